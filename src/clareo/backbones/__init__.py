@@ -1,0 +1,1 @@
+"""Networks: our compact ones, and adapters around published ones."""

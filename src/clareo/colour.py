@@ -1,0 +1,50 @@
+"""Colour matching: give a restored photo the colours of the photo it came from. Whole images only, never tiles."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+from clareo.types import Image
+
+LEVELS = 5  # of the wavelet; its reach is 31 px
+SMALL_LEVELS = 3  # below 64 px
+
+
+def keep(restored: Image, source: Image) -> Image:
+    """Change nothing."""
+    del source
+    return restored
+
+
+def adain(restored: Image, source: Image) -> Image:
+    """Match mean and standard deviation of each colour: out = (x - m_x) / s_x * s_s + m_s."""
+    mean, std = _statistics(restored)
+    source_mean, source_std = _statistics(source)
+    return (restored - mean) / std * source_std + source_mean
+
+
+def _statistics(image: Image) -> tuple[torch.Tensor, torch.Tensor]:
+    flat = image.flatten(2)
+    variance = flat.var(2) if flat.shape[2] > 1 else torch.zeros_like(flat[..., 0])
+    return flat.mean(2)[..., None, None], (variance + 1e-5).sqrt()[..., None, None]
+
+
+def wavelet(restored: Image, source: Image) -> Image:
+    """Keep the restored detail, take the low frequencies of the source. Sizes must agree."""
+    if restored.shape != source.shape:
+        msg = f"wavelet colour needs equal sizes, not {tuple(restored.shape)} and {tuple(source.shape)}"
+        raise ValueError(msg)
+    levels = LEVELS if min(restored.shape[-2:]) >= 64 else SMALL_LEVELS
+    return restored - _low(restored, levels) + _low(source, levels)
+
+
+def _low(image: Image, levels: int) -> Image:
+    """Blur with [1 2 1; 2 4 2; 1 2 1] / 16, dilated by 1, 2, 4, ..."""
+    row = torch.tensor([1.0, 2.0, 1.0], device=image.device, dtype=image.dtype) / 4
+    kernel = torch.outer(row, row).expand(3, 1, 3, 3)
+    for level in range(levels):
+        reach = 2**level
+        padded = F.pad(image, (reach,) * 4, mode="replicate")
+        image = F.conv2d(padded, kernel, dilation=reach, groups=3)
+    return image

@@ -1,0 +1,1 @@
+"""Degradations: drawn by recipes, applied by ops, written down in records."""

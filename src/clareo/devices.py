@@ -1,0 +1,46 @@
+"""Which device and which number format this machine should use."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from clareo.errors import UsageError
+
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+def choose_device(name: DeviceName = "auto") -> torch.device:
+    """Return the device asked for, or the fastest there is."""
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
+    if name not in there:
+        msg = f"unknown device {name!r}: there are auto, {', '.join(there)}"
+        raise UsageError(msg)
+    if not there[name]:
+        msg = f"--device {name}: no such device on this machine (clareo doctor shows what there is)"
+        raise UsageError(msg)
+    return torch.device(name)
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Tell whether bf16 runs on matrix units; elsewhere it is emulated, and up to 200 times slower than fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+        return any(bool(getattr(torch.cpu, probe)()) for probe in probes if hasattr(torch.cpu, probe))
+    return False
+
+
+def choose_precision(precision: Precision, device: torch.device) -> torch.dtype:
+    """Return the number format for convolutions and matrix products."""
+    if precision == "auto":
+        return torch.bfloat16 if has_fast_bf16(device) else torch.float32
+    if precision not in ("fp32", "bf16"):
+        msg = f"unknown precision {precision!r}: there are auto, bf16, fp32"
+        raise UsageError(msg)
+    return torch.bfloat16 if precision == "bf16" else torch.float32

@@ -1,0 +1,1 @@
+"""Processes, denoisers, guidance, samplers, tiling and losses: no paper is named here."""

@@ -1,0 +1,1 @@
+"""Quality: how good a photo is, with and without a reference."""

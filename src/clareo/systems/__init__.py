@@ -1,0 +1,1 @@
+"""The papers. One file is one system, and its file name is the name it is loaded by."""

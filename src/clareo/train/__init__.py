@@ -1,0 +1,1 @@
+"""Training: a stream of degraded pairs and one loop for every system."""

@@ -1,0 +1,113 @@
+"""A folder of clean photos as an endless, replayable stream of degraded pairs.
+
+Item i of the stream is a pure function of (seed, i): the same whatever the number of workers, and after a restart.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from clareo.errors import PhotoError
+from clareo.io import SUFFIXES, read_rgb8
+from clareo.system import Batch, Example
+from clareo.train.recipe import Recipe, Stage
+
+Pixels = NDArray[np.uint8]
+
+
+def load_photos(folder: Path, at_least: int) -> list[Pixels]:
+    """Read every photo of a folder whose sides reach ``at_least``, as uint8 (H, W, 3), in the order of their names."""
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    photos = [photo for photo in map(read_rgb8, paths) if min(photo.shape[:2]) >= at_least]
+    if not photos:
+        msg = f"no photo of at least {at_least} px a side in {folder} ({len(paths)} photos looked at)"
+        raise PhotoError(msg)
+    return photos
+
+
+def split(photos: list[Pixels], held_out: int) -> tuple[list[Pixels], list[Pixels]]:
+    """Set every n-th photo aside for validation; a folder of few photos validates on its first."""
+    aside = photos[::held_out]
+    rest = [photo for place, photo in enumerate(photos) if place % held_out]
+    return (rest or photos), aside
+
+
+@dataclass(frozen=True)
+class Stream(Dataset[Example]):
+    """Examples by index."""
+
+    photos: list[Pixels]
+    example: Callable[[torch.Tensor, np.random.Generator], Example]
+    crop: int
+    margin: int
+    shrink_share: float
+    seed: int
+
+    def __getitem__(self, index: int) -> Example:
+        """Return example ``index``."""
+        rng = np.random.default_rng((self.seed, index))
+        clean = self._crop(rng)
+        made = self.example(clean, rng)
+        top, left = rng.integers(self.margin // 2, self.margin + self.margin // 2 + 1, 2)
+        window = np.s_[:, top : top + self.crop, left : left + self.crop]
+        return Example(made.reference[window].clone(), made.degraded[window].clone(), made.prompt)
+
+    def _crop(self, rng: np.random.Generator) -> torch.Tensor:
+        """Cut (3, s, s) with a margin out of a photo, mirrored and turned, now and then shrunk."""
+        photo = self.photos[int(rng.integers(len(self.photos)))]
+        side = self.crop + 2 * self.margin
+        shrink = float(rng.uniform(1, 2)) if rng.random() < self.shrink_share else 1.0
+        taken = min(round(side * shrink), *photo.shape[:2])
+        top, left = (int(rng.integers(extent - taken + 1)) for extent in photo.shape[:2])
+        patch = np.rot90(photo[top : top + taken, left : left + taken], int(rng.integers(4)))
+        patch = patch[:, ::-1] if rng.random() < 0.5 else patch
+        clean = torch.from_numpy(patch.copy()).permute(2, 0, 1).float() / 255
+        if taken == side:
+            return clean
+        return F.interpolate(clean[None], (side, side), mode="bicubic", antialias=True)[0].clamp(0, 1)
+
+
+def batches(photos: list[Pixels], example: Callable[..., Example], recipe: Recipe, start: int) -> Iterator[Batch]:
+    """Yield the batches of the run from step ``start`` on, stage after stage."""
+    begin = 0
+    for number, stage in enumerate(recipe.stages):
+        end = begin + stage.steps
+        if start < end:
+            yield from _stage(photos, example, recipe, stage, (number, max(start, begin) - begin))
+        begin = end
+
+
+def _stage(
+    photos: list[Pixels], example: Callable[..., Example], recipe: Recipe, stage: Stage, place: tuple[int, int]
+) -> Iterator[Batch]:
+    number, done = place
+    seed = recipe.seed * 1000 + number
+    stream = Stream(photos, example, stage.crop, recipe.margin, recipe.shrink_share, seed)
+
+    yield from DataLoader(
+        stream,
+        sampler=range(done * stage.batch, stage.steps * stage.batch),
+        batch_size=stage.batch,
+        num_workers=recipe.workers,
+        collate_fn=partial(collate, far_share=stage.far_share),
+        prefetch_factor=8 if recipe.workers else None,
+        multiprocessing_context="fork" if recipe.workers and sys.platform == "linux" else None,  # photos are not copied
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+def collate(examples: list[Example], far_share: float) -> Batch:
+    """Put examples side by side."""
+    reference = torch.stack([e.reference for e in examples])
+    degraded = torch.stack([e.degraded for e in examples])
+    return Batch(reference, degraded, [e.prompt for e in examples], far_share)

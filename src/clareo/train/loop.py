@@ -1,0 +1,268 @@
+"""The loop: one for every system. Kill it at any moment; it goes on from the last checkpoint to the same weights."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from clareo.devices import choose_device, choose_precision
+from clareo.errors import CheckpointError
+from clareo.system import Batch, Training, system_module
+from clareo.train.data import batches, load_photos, split
+from clareo.train.recipe import Optimiser, Recipe
+from clareo.train.validate import Validation
+
+LAST = "last.safetensors"
+WEIGHTS = "weights.safetensors"
+
+
+@dataclass
+class State:
+    """All that changes while training."""
+
+    network: nn.Module
+    average: nn.Module  # exponential moving average of the network: what is evaluated and shipped
+    optimiser: torch.optim.AdamW
+    step: int = 0
+
+
+def train(recipe: Recipe, data: Path, run: Path, resume: bool = False) -> Path:  # noqa: FBT001, FBT002
+    """Train to the end of the recipe; return the file with the averaged weights."""
+    run.mkdir(parents=True, exist_ok=True)
+    if (run / LAST).exists() and not resume:
+        msg = f"{run} already holds a run: --resume goes on with it, another -o starts afresh"
+        raise CheckpointError(msg)
+    training, mirror = _build(recipe)
+    state = _start(training, mirror, recipe)
+    _write_settings(recipe, run, data)
+    if resume and (run / LAST).exists():
+        _load(state, run / LAST)
+    side = max(stage.crop for stage in recipe.stages) + 2 * recipe.margin
+    photos, aside = split(load_photos(data, side), recipe.held_out)
+    print(f"{len(photos)} photos to train on, {len(aside)} aside, from step {state.step}", file=sys.stderr)  # noqa: T201
+    validation = Validation(mirror, aside, crop=recipe.stages[-1].crop, seed=recipe.seed)
+    with Log(run, recipe, state.step) as log:
+        _run(training, recipe, state, photos, validation, log, run)
+    _save(state, run / LAST)
+    return export(state.average, recipe, run / WEIGHTS)
+
+
+def _build(recipe: Recipe) -> tuple[Training, Training]:
+    """Build the system twice: one to train, one to hold the average and be validated. Equal seeds, equal weights."""
+    with torch.random.fork_rng():  # initialisation draws from the global state and leaves no trace there
+        torch.manual_seed(recipe.seed)
+        first, second = (system_module(recipe.system).training(recipe.options) for _ in range(2))
+    return first, second
+
+
+def _start(training: Training, mirror: Training, recipe: Recipe) -> State:
+    network, average = (_placed(each.system.network) for each in (training, mirror))
+    if recipe.start_from:
+        network.load_state_dict(load_file(recipe.start_from))
+    average.load_state_dict(network.state_dict())
+    average.requires_grad_(requires_grad=False)
+    settings = recipe.optimiser
+    optimiser = torch.optim.AdamW(
+        network.parameters(), settings.rate, settings.betas, weight_decay=settings.weight_decay
+    )
+    return State(network, average, optimiser)
+
+
+def _placed(network: nn.Module) -> nn.Module:
+    return network.to(choose_device()).to(memory_format=torch.channels_last)
+
+
+def _run(  # noqa: PLR0913, PLR0917
+    training: Training, recipe: Recipe, state: State, photos: list[Any], validation: Validation, log: Log, run: Path
+) -> None:
+    device = choose_device()
+    dtype = choose_precision(recipe.precision, device)
+    for batch in batches(photos, training.example, recipe, state.step):
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            terms = training.loss(_to(batch, device), _generator(recipe.seed, state.step))
+        _update(state, sum(terms.values(), torch.zeros((), device=device)), recipe)
+        log.add(state.step, terms, len(batch.prompts))
+        if state.step % recipe.validate_every == 0 or state.step == recipe.steps:
+            log.validate(state.step, validation.measure())
+        if state.step % recipe.checkpoint_every == 0:
+            _save(state, run / LAST)
+
+
+def _to(batch: Batch, device: torch.device) -> Batch:
+    moved = (part.to(device).to(memory_format=torch.channels_last) for part in (batch.reference, batch.degraded))
+    return Batch(*moved, batch.prompts, batch.far_share)
+
+
+def _generator(seed: int, step: int) -> torch.Generator:
+    """Make the randomness of a step a function of its number, so that a resumed run repeats it."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+
+
+def _update(state: State, loss: torch.Tensor, recipe: Recipe) -> None:
+    settings = recipe.optimiser
+    for group in state.optimiser.param_groups:
+        group["lr"] = rate_at(state.step, recipe.steps, settings)
+    state.optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    norm = nn.utils.clip_grad_norm_(state.network.parameters(), settings.clip)
+    if torch.isfinite(norm):  # a broken batch is skipped, not learned
+        state.optimiser.step()
+    state.step += 1
+    decay = min(settings.ema, (1 + state.step) / (10 + state.step))
+    with torch.no_grad():
+        ours, theirs = list(state.average.parameters()), list(state.network.parameters())
+        torch._foreach_lerp_(ours, theirs, 1 - decay)  # noqa: SLF001
+
+
+def rate_at(step: int, steps: int, settings: Optimiser) -> float:
+    """Return the learning rate: linear warm-up, then a half cosine (or a constant)."""
+    if step < settings.warmup:
+        return settings.rate * (step + 1) / settings.warmup
+    if not settings.cosine:
+        return settings.rate
+    progress = (step - settings.warmup) / max(1, steps - settings.warmup)
+    return settings.final_rate + (settings.rate - settings.final_rate) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def _save(state: State, path: Path) -> None:
+    """Write everything needed to go on; a kill in mid-write leaves the previous checkpoint."""
+    tensors = {f"network.{k}": v for k, v in state.network.state_dict().items()}
+    tensors |= {f"average.{k}": v for k, v in state.average.state_dict().items()}
+    for name, parameter in state.network.named_parameters():
+        for key, value in state.optimiser.state.get(parameter, {}).items():
+            tensors[f"optimiser.{key}.{name}"] = value
+    partial = path.with_suffix(".partial")
+    save_file({k: v.contiguous() for k, v in tensors.items()}, partial, {"step": str(state.step)})
+    partial.replace(path)
+
+
+def _load(state: State, path: Path) -> None:
+    tensors = load_file(path)
+    with safe_open(path, "pt") as file:
+        state.step = int(file.metadata()["step"])
+    state.network.load_state_dict(_under(tensors, "network."))
+    state.average.load_state_dict(_under(tensors, "average."))
+    for name, parameter in state.network.named_parameters():
+        kept = {key: tensors.get(f"optimiser.{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
+        if all(value is not None for value in kept.values()):
+            state.optimiser.state[parameter] = {k: _like(v, parameter) for k, v in kept.items() if v is not None}
+
+
+def _like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """Give a moment back the memory layout of its parameter: sums in another order differ in the last bit."""
+    if value.dim() != 4:
+        return value
+    return value.to(parameter.device, memory_format=torch.channels_last)
+
+
+def _under(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def export(network: nn.Module, recipe: Recipe, path: Path) -> Path:
+    """Write weights as fp16 safetensors with the recipe that made them."""
+    tensors = {name: value.half().contiguous() for name, value in network.state_dict().items()}
+    metadata = {"system": recipe.system, "recipe": json.dumps(recipe.to_json()), "commit": _commit()}
+    save_file(tensors, path, metadata)
+    return path
+
+
+def _commit() -> str:
+    """Return the commit of the code, where it runs from a checkout."""
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _write_settings(recipe: Recipe, run: Path, data: Path) -> None:
+    settings = {
+        "recipe": recipe.to_json(),
+        "commit": _commit(),
+        "data": str(data),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
+    (run / "settings.json").write_text(json.dumps(settings, indent=1))
+
+
+class Log:
+    """Loss, speed and validation: lines on stderr, CSV files, and TensorBoard where it is installed."""
+
+    def __init__(self, run: Path, recipe: Recipe, step: int) -> None:
+        self._run, self._recipe, self._first = run, recipe, step
+        self._sums: dict[str, float] = {}
+        self._images, self._since, self._began = 0, time.perf_counter(), time.perf_counter()
+        self._board = _tensorboard(run)
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._board is not None:
+            self._board.close()
+
+    def add(self, step: int, terms: Mapping[str, torch.Tensor], images: int) -> None:
+        """Count a step; every ``log_every`` steps, say how it goes."""
+        for name, value in terms.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(value.detach())
+        self._images += images
+        if step % self._recipe.log_every:
+            return
+        now = time.perf_counter()
+        means = {name: value / self._recipe.log_every for name, value in self._sums.items()}
+        left = (now - self._began) / max(1, step - self._first) * (self._recipe.steps - step)
+        row = {**means, "images_per_s": self._images / (now - self._since)}
+        self._write("loss.csv", step, row)
+        shown = "  ".join(f"{name} {value:.5f}" for name, value in means.items())
+        print(  # noqa: T201
+            f"step {step}/{self._recipe.steps}  {shown}  {row['images_per_s']:.1f} images/s  {left / 60:.0f} min left",
+            file=sys.stderr,
+            flush=True,
+        )
+        self._sums, self._images, self._since = {}, 0, now
+
+    def validate(self, step: int, gains: Mapping[str, float]) -> None:
+        """Write down the validation rows."""
+        self._write("validation.csv", step, gains)
+        shown = "  ".join(f"{name} {value:+.2f}" for name, value in gains.items())
+        print(f"step {step}  gain in dB: {shown}", file=sys.stderr, flush=True)  # noqa: T201
+
+    def _write(self, name: str, step: int, row: Mapping[str, float]) -> None:
+        path = self._run / name
+        fresh = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if fresh:
+                writer.writerow(["step", *row])
+            writer.writerow([step, *(f"{value:.6g}" for value in row.values())])
+        if self._board is not None:
+            for key, value in row.items():
+                self._board.add_scalar(f"{path.stem}/{key}", value, step)
+
+
+def _tensorboard(run: Path) -> Any:  # noqa: ANN401 - optional package
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
+    except ImportError:
+        print("no TensorBoard log: pip install 'clareo[train]'", file=sys.stderr)  # noqa: T201
+        return None
+    return SummaryWriter(str(run))

@@ -1,0 +1,118 @@
+"""Training recipes: a TOML file, checked key by key, that with a seed decides every bit of the weights."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from clareo.errors import RecipeError, UnknownNameError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of training with one crop size."""
+
+    steps: int
+    crop: int  # pixels
+    batch: int
+    far_share: float = 0.5  # of the batch trained at t = 1
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.crop, self.batch) < 1 or not 0 <= self.far_share <= 1:
+            msg = f"impossible stage: {self}"
+            raise RecipeError(msg)
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """AdamW with warm-up and cosine decay."""
+
+    rate: float = 1e-3
+    final_rate: float = 1e-6
+    warmup: int = 500  # steps
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0
+    clip: float = 1.0  # of the gradient's norm
+    ema: float = 0.999
+    cosine: bool = True  # otherwise constant after warm-up
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole run."""
+
+    system: str
+    stages: tuple[Stage, ...]
+    optimiser: Optimiser = field(default_factory=Optimiser)
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the system: network shape, task mix, losses
+    seed: int = 0
+    margin: int = 16  # pixels around a crop that are degraded with it and then cut away
+    shrink_share: float = 0.3  # of the crops taken from a photo shrunk by up to 2: its own compression shrinks away
+    held_out: int = 40  # every n-th photo validates instead of training
+    workers: int = 1
+    log_every: int = 50  # steps
+    checkpoint_every: int = 250  # steps
+    validate_every: int = 1000  # steps
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    start_from: str = ""  # a safetensors file whose weights are taken over
+
+    @property
+    def steps(self) -> int:
+        """Return the length of the run."""
+        return sum(stage.steps for stage in self.stages)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+
+def read_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recipe:
+    """Read a recipe file; ``overrides`` are dotted keys with TOML values (``optimiser.rate=1e-4``)."""
+    try:
+        plain = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        msg = f"cannot read the recipe {path}: {error}"
+        raise RecipeError(msg) from error
+    for key, value in (overrides or {}).items():
+        _override(plain, key, value)
+    return parse_recipe(plain)
+
+
+def parse_recipe(plain: Mapping[str, Any]) -> Recipe:
+    """Check plain values and make a recipe of them."""
+    if "system" not in plain or not plain.get("stages"):
+        msg = "a recipe names its `system` and has at least one [[stages]]"
+        raise RecipeError(msg)
+    known = _checked(Recipe, plain)
+    stages = tuple(Stage(**_checked(Stage, stage)) for stage in known.pop("stages"))
+    optimiser = _checked(Optimiser, known.pop("optimiser", {}))
+    if "betas" in optimiser:
+        optimiser["betas"] = tuple(optimiser["betas"])
+    return Recipe(stages=stages, optimiser=Optimiser(**optimiser), **known)
+
+
+def _checked(kind: type, plain: Mapping[str, Any]) -> dict[str, Any]:
+    names = {f.name for f in fields(kind)}
+    for key in plain:
+        if key not in names:
+            raise UnknownNameError.of(f"{kind.__name__.lower()} key", key, names)
+    return dict(plain)
+
+
+def _override(plain: dict[str, Any], key: str, value: str) -> None:
+    *path, last = key.split(".")
+    place: Any = plain
+    for part in path:
+        place = place[int(part)] if isinstance(place, list) else place.setdefault(part, {})
+    try:
+        place[last] = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        place[last] = value  # a bare word

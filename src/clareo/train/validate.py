@@ -1,0 +1,54 @@
+"""Validation while training: PSNR gained over the input at one step, per task, on photos set aside."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from clareo.degrade.recipes import degrade
+from clareo.latents import enlarge
+from clareo.quality.reference import psnr
+from clareo.system import Training
+from clareo.types import Condition, Image, Percept
+
+CROPS = 12  # per row
+
+
+class Validation:
+    """Fixed crops, fixed degradations; one row for each (recipe, expert) that the system names."""
+
+    def __init__(self, training: Training, photos: list[NDArray[np.uint8]], crop: int, seed: int) -> None:
+        self._training = training
+        self._rows = {
+            name: _pairs(photos, crop, recipe, seed) for name, (recipe, _) in training.validation.items()
+        }
+
+    @torch.no_grad()
+    def measure(self) -> dict[str, float]:
+        """Return the gain in dB per row."""
+        return {name: self._gain(name) for name in self._rows}
+
+    def _gain(self, row: str) -> float:
+        reference, degraded = self._rows[row]
+        system = self._training.system
+        _, expert = self._training.validation[row]
+        condition: Condition = system.condition(degraded[:1], Percept())[expert].expand(len(degraded))
+        device = next(system.network.parameters()).device
+        x = system.codec.encode(degraded.to(device))
+        restored = system.codec.decode(system.denoiser(x, torch.ones(len(x), device=device), condition)).cpu()
+        return float((psnr(restored.clamp(0, 1), reference) - psnr(degraded, reference)).mean())
+
+
+def _pairs(photos: list[NDArray[np.uint8]], crop: int, recipe: str, seed: int) -> tuple[Image, Image]:
+    """Cut the centres of photos and degrade them."""
+    chosen = (photos * CROPS)[:CROPS]
+    clean = [_centre(photo, crop) for photo in chosen]
+    degraded = [enlarge(degrade(c, recipe, seed + i).image, (crop, crop)) for i, c in enumerate(clean)]
+    return torch.stack(clean), torch.stack(degraded)
+
+
+def _centre(photo: NDArray[np.uint8], crop: int) -> torch.Tensor:
+    top, left = (photo.shape[0] - crop) // 2, (photo.shape[1] - crop) // 2
+    return torch.from_numpy(photo[top : top + crop, left : left + crop].copy()).permute(2, 0, 1).float() / 255
+

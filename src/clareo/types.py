@@ -1,0 +1,143 @@
+"""The nouns that the parts pass to one another.
+
+Tensors are float32 unless said otherwise. ``t`` is a time in [0, 1]: 0 is clean and 1 is the far end, everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, TypeAlias
+
+import torch
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+Image: TypeAlias = torch.Tensor  # (B, 3, H, W), RGB, [0, 1]
+Latent: TypeAlias = torch.Tensor  # (B, C, h, w), whatever the codec makes of an image
+View: TypeAlias = Callable[[Latent], Latent]  # what a branch gets to see of the current latent
+Denoise: TypeAlias = Callable[[Latent, torch.Tensor], Latent]  # (x, t (B,)) -> clean estimate
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of a latent, and the size of the latent that it was cut from."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    full: tuple[int, int]  # (h, w) of the whole latent
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What one branch tells the backbone: one optional tensor per door, and its view of the current latent.
+
+    ``view`` is not a door but a pair of glasses: a branch with a view looks at ``view(x)`` in place of ``x``
+    (the `detail` expert of the nano preset looks at a shrunken photo).
+    """
+
+    concat: torch.Tensor | None = None  # (B, C, h, w), joined to the latent along channels
+    control: torch.Tensor | None = None  # (B, C, h, w), the input of a control branch
+    text: torch.Tensor | None = None  # (B, L, D), encoded words
+    image: torch.Tensor | None = None  # (B, N, D), image embedding tokens
+    pixels: torch.Tensor | None = None  # (B, 3, H, W), the photo itself
+    view: View | None = None
+
+    def crop(self, window: Window) -> Condition:
+        """Cut the spatial doors down to a window; words and embeddings hold for every part of the photo."""
+        spatial = {name: getattr(self, name) for name in ("concat", "control", "pixels")}
+        cut = {name: _cut(tensor, window) for name, tensor in spatial.items() if tensor is not None}
+        return replace(self, **cut)
+
+    def expand(self, batch: int) -> Condition:
+        """Repeat a condition of one photo along the batch."""
+        doors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "view"}
+        return replace(self, **{k: v.expand(batch, *v.shape[1:]) for k, v in doors.items() if v is not None})
+
+    @staticmethod
+    def stack(conditions: Sequence[Condition]) -> Condition:
+        """Join branches along the batch, so that one forward serves them all."""
+        names = [f.name for f in fields(Condition) if f.name != "view"]
+        joined = {name: _join([getattr(c, name) for c in conditions], name) for name in names}
+        views = [c.view for c in conditions]
+        if all(view is None for view in views):
+            return Condition(**joined)
+
+        def view(x: Latent) -> Latent:
+            parts = x.chunk(len(views))
+            return torch.cat([part if look is None else look(part) for part, look in zip(parts, views, strict=True)])
+
+        return Condition(**joined, view=view)
+
+
+def _cut(tensor: torch.Tensor, window: Window) -> torch.Tensor:
+    """Crop a door whose grid is an integer multiple of the latent's."""
+    ratio = tensor.shape[-2] // window.full[0]
+    top, left = window.top * ratio, window.left * ratio
+    return tensor[..., top : top + window.height * ratio, left : left + window.width * ratio]
+
+
+def _join(tensors: list[torch.Tensor | None], name: str) -> torch.Tensor | None:
+    given = [tensor for tensor in tensors if tensor is not None]
+    if given and len(given) != len(tensors):
+        msg = f"branches disagree about the door {name!r}: open in some, closed in others"
+        raise ValueError(msg)
+    return torch.cat(given) if given else None
+
+
+@dataclass(frozen=True)
+class Percept:
+    """What a system understood of the photo before it touched it: printable, editable, passed back by the user."""
+
+    tags: tuple[str, ...] = ()
+    caption: str = ""
+    prompt: str = ""  # the degradations in words
+
+    def to_json(self) -> dict[str, object]:
+        """Return plain values for a sidecar or ``--json``."""
+        return {"tags": list(self.tags), "caption": self.caption, "prompt": self.prompt}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides the outcome, given a photo and a checkpoint."""
+
+    weights: Mapping[str, float]
+    steps: int
+    seed: int
+    upscale: int
+
+    def to_json(self) -> dict[str, object]:
+        """Return plain values for a sidecar or ``--json``."""
+        return {"weights": dict(self.weights), "steps": self.steps, "seed": self.seed, "upscale": self.upscale}
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """How good a photo is and what is wrong with it."""
+
+    score: float  # 1 (bad) to 5 (excellent)
+    degradations: Mapping[str, float] = field(default_factory=dict)  # name -> degree in [0, 1]
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """A restored photo and the account of how it came about.
+
+    ``before``, ``after`` and ``trust`` are None where no judge is installed: never a guess.
+    """
+
+    image: PIL.Image.Image
+    tensor: Image  # (1, 3, H, W), the same pixels before rounding
+    plan: Plan
+    percept: Percept
+    seconds: float
+    system: str
+    preset: str
+    before: Assessment | None = None
+    after: Assessment | None = None
+    trust: float | None = None
