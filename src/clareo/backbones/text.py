@@ -31,7 +31,6 @@ class TextEncoder(nn.Module):
         self.vocabulary = (START, UNKNOWN, *vocabulary)
         self.index = {word: place for place, word in enumerate(self.vocabulary)}
         self.table = nn.Embedding(len(self.vocabulary), width)
-        nn.init.normal_(self.table.weight, std=0.5)
 
     def unknown(self, prompt: str) -> list[str]:
         """Return the words of a prompt that the encoder was never shown."""

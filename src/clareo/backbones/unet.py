@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from clareo.backbones.layers import Stack, fourier
+from clareo.backbones.layers import Stack, fourier, keep_size
 
 if TYPE_CHECKING:
     from clareo.types import Condition, Latent
@@ -24,7 +24,9 @@ class UNetSettings:
     blocks: tuple[int, ...] = (2, 3, 4)  # residual blocks per level, in the encoder and again in the decoder
     width: int = 256  # of the vector that carries time and words
     text_width: int = 64  # of one encoded word
-    detail_gain: float = 6.0  # brings the faint texture of photos to the size of their colours
+    colour_gain: float = 4.0  # brings colours, and
+    detail_gain: float = 16.0  # the faint texture of photos, to unit size
+    correction_gain: float = 0.05  # brings unit features to the size of what is usually wrong with a photo
 
     def __post_init__(self) -> None:
         if len(self.channels) != len(self.blocks):
@@ -64,6 +66,10 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in steps)
         self.decoder = self._stacks(levels=len(steps))
         self.leave = nn.Conv2d(finest, 6 * pixels, 3, padding=1)
+        for layer in (self.enter, *self.down, *self.up, self.embed_time):
+            keep_size(layer)
+        keep_size(self.embed_text, gain=3.0)  # louder than time
+        keep_size(self.embed[1], gain=2.0)  # type: ignore[arg-type]
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
@@ -77,9 +83,10 @@ class UNet(nn.Module):
         padded = _pad_to(x, self.settings.stride)
         colour, detail = self._split(padded)
         vector = self._vector(t, condition)
-        features = self._features(torch.cat([colour - 0.5, self.settings.detail_gain * detail], dim=1), vector)
+        entering = [self.settings.colour_gain * (colour - 0.5), self.settings.detail_gain * detail]
+        features = self._features(torch.cat(entering, dim=1), vector)
         correction, gate = self.leave(features).chunk(2, dim=1)
-        return (padded + correction + gate * detail)[..., :height, :width]
+        return (padded + self.settings.correction_gain * correction + gate * detail)[..., :height, :width]
 
     def _features(self, entering: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
         features = self.enter(entering)

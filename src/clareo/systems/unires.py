@@ -81,7 +81,6 @@ class NanoSettings:
     network: UNetSettings = field(default_factory=UNetSettings)
     noise: float = 0.0  # on the degraded end
     detail_factor: int = 4  # DownLQ
-    fft_weight: float = 0.05
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a checkpoint's metadata."""
@@ -179,7 +178,6 @@ def training(options: Mapping[str, Any]) -> Training:
         pixels, target = system.codec.decode(estimate).float(), batch.reference
         return {
             "l1": losses.l1(pixels, target),
-            "fft": settings.fft_weight * losses.fft_l1(pixels, target),
         }
 
     return Training(system, partial(draw_example, mix=mix), loss, VALIDATION)

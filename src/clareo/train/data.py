@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from clareo.errors import PhotoError
 from clareo.io import SUFFIXES, read_rgb8
-from clareo.system import Batch, Example
+from clareo.system import Batch, Example, system_module
 from clareo.train.recipe import Recipe, Stage
 
 Pixels = NDArray[np.uint8]
@@ -77,12 +77,14 @@ class Stream(Dataset[Example]):
         return F.interpolate(clean[None], (side, side), mode="bicubic", antialias=True)[0].clamp(0, 1)
 
 
-def batches(photos: list[Pixels], example: Callable[..., Example], recipe: Recipe, start: int) -> Iterator[Batch]:
+def batches(photos: list[Pixels], recipe: Recipe, start: int) -> Iterator[Batch]:
     """Yield the batches of the run from step ``start`` on, stage after stage."""
+    module = system_module(recipe.system)
     begin = 0
     for number, stage in enumerate(recipe.stages):
         end = begin + stage.steps
         if start < end:
+            example = module.training({**recipe.options, **stage.options}).example
             yield from _stage(photos, example, recipe, stage, (number, max(start, begin) - begin))
         begin = end
 

@@ -90,7 +90,7 @@ def _run(  # noqa: PLR0913, PLR0917
 ) -> None:
     device = choose_device()
     dtype = choose_precision(recipe.precision, device)
-    for batch in batches(photos, training.example, recipe, state.step):
+    for batch in batches(photos, recipe, state.step):
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             terms = training.loss(_to(batch, device), _generator(recipe.seed, state.step))
         _update(state, sum(terms.values(), torch.zeros((), device=device)), recipe)

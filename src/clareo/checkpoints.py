@@ -1,0 +1,150 @@
+"""Weights: where they lie, whether they are what they say, and into the network with them.
+
+Only safetensors: a pickle can run anything. Every tensor must be there, fit, and be used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from clareo.errors import CheckpointError, MissingExtraError, UnknownNameError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PICKLES = frozenset({".pt", ".pth", ".ckpt", ".bin", ".pkl"})
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A packaged checkpoint, as `weights/manifest.toml` lists it."""
+
+    name: str
+    file: str
+    sha256: str
+    system: str
+    preset: str
+    parameters: int
+    licence: str
+    trained_on: str
+    scores: str
+
+    @property
+    def path(self) -> Path:
+        """Return where the file lies in the installed package."""
+        return Path(str(resources.files("clareo") / "weights" / self.file))
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Tensors, what the file says about itself, and its hash."""
+
+    tensors: Mapping[str, torch.Tensor]
+    metadata: Mapping[str, str]
+    sha256: str
+    path: Path
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings that the network was built with."""
+        try:
+            plain: dict[str, Any] = json.loads(self.metadata["settings"])
+        except (KeyError, json.JSONDecodeError) as error:
+            msg = f"{self.path}: has no settings in its metadata; not a clareo checkpoint"
+            raise CheckpointError(msg) from error
+        return plain
+
+
+def packaged() -> dict[str, Entry]:
+    """Return the packaged checkpoints by name."""
+    text = (resources.files("clareo") / "weights" / "manifest.toml").read_text(encoding="utf-8")
+    return {name: Entry(name=name, **plain) for name, plain in tomllib.loads(text).items()}
+
+
+def load_packaged(name: str) -> Checkpoint:
+    """Load a packaged checkpoint, and see to it that it is the one that was shipped."""
+    entries = packaged()
+    if name not in entries:
+        raise UnknownNameError.of("model", name, entries)
+    return load_checkpoint(entries[name].path, entries[name].sha256)
+
+
+def load_checkpoint(path: Path, sha256: str | None = None) -> Checkpoint:
+    """Read a safetensors file; check its hash where one is known."""
+    if path.suffix in PICKLES:
+        msg = f"{path}: pickled weights can run any code and are refused; convert them to safetensors first"
+        raise CheckpointError(msg)
+    try:
+        found = file_hash(path)
+        if sha256 is not None and found != sha256:
+            msg = f"{path}: is not the file that was shipped (sha256 {found[:16]}..., expected {sha256[:16]}...)"
+            raise CheckpointError(msg)
+        with safe_open(path, "pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+            return Checkpoint(tensors, file.metadata() or {}, found, path)
+    except FileNotFoundError as error:
+        msg = f"{path}: no such checkpoint"
+        raise CheckpointError(msg) from error
+    except (OSError, SafetensorError) as error:
+        msg = f"{path}: not a readable safetensors file ({error})"
+        raise CheckpointError(msg) from error
+
+
+def file_hash(path: Path) -> str:
+    """Return the sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if sys.version_info >= (3, 11) else _digest(file.read())
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def fill(network: nn.Module, checkpoint: Checkpoint) -> None:
+    """Copy a checkpoint into a network; name every tensor that is missing, unknown or of another shape."""
+    ours = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    theirs = {name: tuple(tensor.shape) for name, tensor in checkpoint.tensors.items()}
+    shared = ours.keys() & theirs.keys()
+    wrong = {
+        "missing": sorted(ours.keys() - theirs.keys()),
+        "unknown": sorted(theirs.keys() - ours.keys()),
+        "of another shape": [f"{n} {theirs[n]} not {ours[n]}" for n in sorted(shared) if ours[n] != theirs[n]],
+    }
+    if any(wrong.values()):
+        told = "; ".join(f"{what}: {', '.join(names)}" for what, names in wrong.items() if names)
+        msg = f"{checkpoint.path}: does not fit the network ({told})"
+        raise CheckpointError(msg)
+    network.load_state_dict({name: tensor.float() for name, tensor in checkpoint.tensors.items()})
+
+
+def find(name: str) -> Path:
+    """Return a local file or folder, or the local copy of a hub repository (downloaded when it is not there yet)."""
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        msg = f"{name}: no such file or folder, and no hub name (owner/repository) either"
+        raise CheckpointError(msg)
+    try:
+        from huggingface_hub import snapshot_download  # noqa: PLC0415
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
+    except ImportError as error:
+        package = "huggingface_hub"
+        raise MissingExtraError.of(package, "paper") from error
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        msg = f"{name}: cannot be had from the hub ({error})"
+        raise CheckpointError(msg) from error

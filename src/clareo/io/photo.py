@@ -1,0 +1,86 @@
+"""A photo in memory: pixels, and everything about them that is not pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import PIL.Image
+import torch
+from numpy.typing import NDArray
+
+from clareo.errors import MissingExtraError, UsageError
+
+if TYPE_CHECKING:
+    from clareo.types import Image
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo in memory: pixels as (1, 3, H, W), [0, 1], and what has to survive a restoration."""
+
+    pixels: Image
+    alpha: torch.Tensor | None = None  # (1, 1, H, W), [0, 1]
+    bits: Literal[8, 16] = 8
+    grey: bool = False
+    icc: bytes | None = None
+    exif: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    path: Path | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.pixels.shape[-2], self.pixels.shape[-1]
+
+
+def to_image(array: NDArray[Any], top: float) -> Image:
+    """(H, W, 3) integers or floats -> (1, 3, H, W) in [0, 1]."""
+    channels_first = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)).astype(np.float32))
+    return channels_first.div_(top)[None]
+
+
+def to_plane(channel: PIL.Image.Image | NDArray[Any], top: float = 255) -> torch.Tensor:
+    return torch.from_numpy(np.array(channel, dtype=np.float32)).div_(top)[None, None]
+
+
+def from_tensor(tensor: torch.Tensor) -> Photo:
+    image = tensor[None] if tensor.dim() == 3 else tensor
+    if image.dim() != 4 or image.shape[:2] != (1, 3) or not image.is_floating_point() or 0 in image.shape:
+        msg = f"a tensor photo is float (3, H, W) in [0, 1], not {tensor.dtype} {tuple(tensor.shape)}"
+        raise UsageError(msg)
+    _check_values(float(image.min()), float(image.max()))
+    return Photo(image.detach().float().cpu())
+
+
+def _check_values(low: float, high: float) -> None:
+    if not (-1e-3 <= low and high <= 1 + 1e-3):  # NaN fails as well
+        msg = f"float photos lie in [0, 1]; this one reaches from {low:g} to {high:g}"
+        raise UsageError(msg)
+
+
+def from_array(array: NDArray[Any]) -> Photo:
+    tops = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0, "float64": 1.0, "float16": 1.0}
+    if array.ndim == 2:
+        array = array[..., None]
+    bands = array.shape[2] if array.ndim == 3 else 0
+    if array.dtype.name not in tops or bands not in (1, 3, 4) or 0 in array.shape:
+        msg = f"an array photo is (H, W), (H, W, 3) or (H, W, 4) of uint8, uint16 or float, not {array.dtype} {array.shape}"
+        raise UsageError(msg)
+    top = tops[array.dtype.name]
+    if top == 1:
+        _check_values(float(array.min()), float(array.max()))
+    alpha = to_plane(array[..., 3], top) if bands == 4 else None
+    rgb = np.repeat(array, 3, axis=2) if bands == 1 else array[..., :3]
+    return Photo(to_image(rgb, top), alpha, 16 if array.dtype == np.uint16 else 8, grey=bands == 1)
+
+
+def load_vips() -> Any:  # noqa: ANN401 - an untyped library
+    try:
+        import pyvips  # noqa: PLC0415
+    except (ImportError, OSError) as error:
+        package = "libvips for 16-bit photos"
+        raise MissingExtraError.of(package, "deep") from error
+    return pyvips

@@ -1,0 +1,93 @@
+"""Plans: which experts, how much, how many steps, and with which seed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from clareo.diffusion.guidance import is_whole
+from clareo.errors import UnknownNameError, UsageError, WeightsError
+from clareo.system import System
+from clareo.types import Plan
+
+UPSCALES = (1, 2, 3, 4)
+MOST_STEPS = 1000
+
+
+def choose(  # noqa: PLR0913
+    system: System,
+    *,
+    weights: Mapping[str, float] | None = None,
+    detail: float | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    upscale: int = 1,
+) -> Plan:
+    """Complete what the caller left open with the system's defaults, and check the whole."""
+    blend = dict(system.weights if weights is None else weights)
+    if detail is not None:
+        blend = with_detail(blend, detail)
+    return check(Plan(blend, system.steps if steps is None else steps, seed, upscale), system)
+
+
+def check(plan: Plan, system: System) -> Plan:
+    """Return the plan if the system can carry it out; say what is wrong if not."""
+    for name in plan.weights:
+        if name not in system.experts:
+            raise WeightsError(str(UnknownNameError.of("expert", name, system.experts)))
+    if not is_whole(plan.weights):
+        shown = ", ".join(f"{name}={weight:g}" for name, weight in plan.weights.items())
+        msg = f"weights must sum to 1, not to {sum(plan.weights.values()):g}: {shown}"
+        raise WeightsError(msg)
+    if plan.upscale not in UPSCALES:
+        msg = f"upscale must be one of {UPSCALES}, not {plan.upscale}"
+        raise UsageError(msg)
+    if not 1 <= plan.steps <= MOST_STEPS:
+        msg = f"steps must lie between 1 and {MOST_STEPS}, not at {plan.steps}"
+        raise UsageError(msg)
+    return plan
+
+
+def with_detail(weights: Mapping[str, float], detail: float) -> dict[str, float]:
+    """Move a blend towards the `detail` expert: 0 leaves it alone, 1 is `detail` alone."""
+    if not 0 <= detail <= 1:
+        msg = f"detail must lie between 0 and 1, not at {detail:g}"
+        raise UsageError(msg)
+    moved = {name: weight * (1 - detail) for name, weight in weights.items()}
+    moved["detail"] = moved.get("detail", 0.0) + detail
+    return moved
+
+
+def parse_weights(text: str) -> dict[str, float]:
+    """Read "sr=0.4,denoise=0.6".
+
+    >>> parse_weights("sr=0.4, denoise=0.6")
+    {'sr': 0.4, 'denoise': 0.6}
+    """
+    weights = {}
+    for part in text.split(","):
+        name, _, value = part.partition("=")
+        try:
+            weights[name.strip()] = float(value)
+        except ValueError:
+            msg = f"weights are written like sr=0.4,denoise=0.6; cannot read {part.strip()!r}"
+            raise WeightsError(msg) from None
+    return weights
+
+
+def read_plan(path: Path) -> Plan:
+    """Read the plan out of a sidecar (NAME.clareo.json) or a file that holds nothing but a plan."""
+    try:
+        plain: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        plain = plain.get("plan", plain)
+        weights = {str(name): float(weight) for name, weight in plain["weights"].items()}
+        keys = {key: plain[key] for key in ("tile", "precision") if key in plain}
+        return Plan(weights, int(plain["steps"]), int(plain["seed"]), int(plain["upscale"]), **keys)
+    except OSError as error:
+        msg = f"{path}: {error.strerror}"
+        raise UsageError(msg) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        msg = f"{path}: not a plan ({type(error).__name__}: {error})"
+        raise UsageError(msg) from error
