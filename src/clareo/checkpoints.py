@@ -103,13 +103,12 @@ def load_checkpoint(path: Path, sha256: str | None = None) -> Checkpoint:
 
 
 def file_hash(path: Path) -> str:
-    """Return the sha256 of a file."""
+    """Return the sha256 of a file, read piece by piece."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if sys.version_info >= (3, 11) else _digest(file.read())
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def fill(network: nn.Module, checkpoint: Checkpoint) -> None:

@@ -17,15 +17,20 @@ def keep(restored: Image, source: Image) -> Image:
     return restored
 
 
-def adain(restored: Image, source: Image) -> Image:
-    """Match mean and standard deviation of each colour: out = (x - m_x) / s_x * s_s + m_s."""
-    mean, std = _statistics(restored)
-    source_mean, source_std = _statistics(source)
-    return (restored - mean) / std * source_std + source_mean
+def adain(restored: Image, source: Image, pool: int = 1) -> Image:
+    """Match mean and standard deviation of each colour: out = (x - m_x) / s_x * s_s + m_s.
+
+    ``pool`` > 1 takes the statistics from means over blocks of that many pixels: otherwise the noise of a noisy source
+    counts as its contrast, and comes back as too much of it.
+    """
+    mean, std = _statistics(restored, pool)
+    source_mean, source_std = _statistics(source, pool)
+    return restored * (source_std / std) + (source_mean - mean * source_std / std)
 
 
-def _statistics(image: Image) -> tuple[torch.Tensor, torch.Tensor]:
-    flat = image.flatten(2)
+def _statistics(image: Image, pool: int) -> tuple[torch.Tensor, torch.Tensor]:
+    pool = min(pool, *image.shape[-2:])
+    flat = F.avg_pool2d(image, pool).flatten(2) if pool > 1 else image.flatten(2)
     variance = flat.var(2) if flat.shape[2] > 1 else torch.zeros_like(flat[..., 0])
     return flat.mean(2)[..., None, None], (variance + 1e-5).sqrt()[..., None, None]
 

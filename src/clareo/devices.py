@@ -29,7 +29,7 @@ def choose_device(name: DeviceName = "auto") -> torch.device:
 def has_fast_bf16(device: torch.device) -> bool:
     """Tell whether bf16 runs on matrix units; elsewhere it is emulated, and up to 200 times slower than fp32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
         return any(bool(getattr(torch.cpu, probe)()) for probe in probes if hasattr(torch.cpu, probe))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch.nn import functional as F
@@ -57,6 +57,38 @@ class PixelUnshuffle:
     def decode(self, latent: Latent) -> Image:
         """(B, 3 * factor^2, h, w) -> (B, 3, h * factor, w * factor), values untouched."""
         return F.pixel_shuffle(latent, self.factor)
+
+
+@dataclass(frozen=True)
+class VAE:
+    """A published autoencoder, with its own constants: pixels go in as [-1, 1], latents are shifted and scaled."""
+
+    vae: Any  # diffusers' AutoencoderKL
+
+    @property
+    def factor(self) -> int:
+        """Each level of the encoder but the last halves the photo."""
+        return 1 << (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def channels(self) -> int:
+        """Channels of a latent."""
+        return int(self.vae.config.latent_channels)
+
+    @property
+    def _shift(self) -> float:
+        return float(getattr(self.vae.config, "shift_factor", None) or 0.0)
+
+    def encode(self, image: Image) -> Latent:
+        """Take the mode of the posterior: the same photo gives the same latent."""
+        latent: Latent = self.vae.encode(image * 2 - 1).latent_dist.mode()
+        return (latent - self._shift) * float(self.vae.config.scaling_factor)
+
+    def decode(self, latent: Latent) -> Image:
+        """Invert the shift and the scale, decode, and go back to [0, 1]."""
+        image: Image = self.vae.decode(latent / self.vae.config.scaling_factor + self._shift).sample
+        pixels: Image = image / 2 + 0.5
+        return pixels
 
 
 def enlarge(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

@@ -14,9 +14,10 @@ from clareo.types import Plan
 
 UPSCALES = (1, 2, 3, 4)
 MOST_STEPS = 1000
+TILE, SMALLEST_TILE = 512, 128  # photo pixels
 
 
-def choose(  # noqa: PLR0913
+def choose(
     system: System,
     *,
     weights: Mapping[str, float] | None = None,
@@ -24,19 +25,22 @@ def choose(  # noqa: PLR0913
     steps: int | None = None,
     seed: int = 0,
     upscale: int = 1,
+    tile: int = TILE,
+    precision: str = "fp32",
 ) -> Plan:
     """Complete what the caller left open with the system's defaults, and check the whole."""
     blend = dict(system.weights if weights is None else weights)
     if detail is not None:
         blend = with_detail(blend, detail)
-    return check(Plan(blend, system.steps if steps is None else steps, seed, upscale), system)
+    return check(Plan(blend, system.steps if steps is None else steps, seed, upscale, tile, precision), system)
 
 
 def check(plan: Plan, system: System) -> Plan:
     """Return the plan if the system can carry it out; say what is wrong if not."""
+    known = (*system.experts, *system.extras)
     for name in plan.weights:
-        if name not in system.experts:
-            raise WeightsError(str(UnknownNameError.of("expert", name, system.experts)))
+        if name not in known:
+            raise WeightsError(str(UnknownNameError.of("expert", name, known)))
     if not is_whole(plan.weights):
         shown = ", ".join(f"{name}={weight:g}" for name, weight in plan.weights.items())
         msg = f"weights must sum to 1, not to {sum(plan.weights.values()):g}: {shown}"
@@ -46,6 +50,9 @@ def check(plan: Plan, system: System) -> Plan:
         raise UsageError(msg)
     if not 1 <= plan.steps <= MOST_STEPS:
         msg = f"steps must lie between 1 and {MOST_STEPS}, not at {plan.steps}"
+        raise UsageError(msg)
+    if plan.tile < SMALLEST_TILE:
+        msg = f"tiles must be at least {SMALLEST_TILE} px wide, not {plan.tile}"
         raise UsageError(msg)
     return plan
 
@@ -77,14 +84,18 @@ def parse_weights(text: str) -> dict[str, float]:
     return weights
 
 
-def read_plan(path: Path) -> Plan:
-    """Read the plan out of a sidecar (NAME.clareo.json) or a file that holds nothing but a plan."""
+def read_plan(path: Path) -> tuple[Plan, dict[str, str]]:
+    """Read the plan out of a sidecar (NAME.clareo.json), with the system and preset that it names.
+
+    A file that holds nothing but a plan names neither.
+    """
     try:
-        plain: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        plain = plain.get("plan", plain)
+        account: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        plain = account.get("plan", account)
+        names: dict[str, str] = {key: str(account[key]) for key in ("system", "preset") if key in account}
         weights = {str(name): float(weight) for name, weight in plain["weights"].items()}
         keys = {key: plain[key] for key in ("tile", "precision") if key in plain}
-        return Plan(weights, int(plain["steps"]), int(plain["seed"]), int(plain["upscale"]), **keys)
+        return Plan(weights, int(plain["steps"]), int(plain["seed"]), int(plain["upscale"]), **keys), names
     except OSError as error:
         msg = f"{path}: {error.strerror}"
         raise UsageError(msg) from error

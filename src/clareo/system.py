@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
-import clareo.systems
 from clareo.errors import UnknownNameError
 
 if TYPE_CHECKING:
@@ -36,13 +34,15 @@ class System:
     codec: Codec
     denoiser: Denoiser
     sampler: Sampler
-    network: nn.Module  # everything that was trained, for `.to(device)` and for checkpoints
-    experts: tuple[str, ...]  # the branches that `condition` returns, in the order of weight grids
+    network: nn.Module  # all its networks, for `.to(device)`
+    experts: tuple[str, ...]  # the branches that may be weighted, in the order of weight grids
     weights: Mapping[str, float]  # the blend where the caller names none; sums to 1
     steps: int  # denoising steps where the caller names none
     perceive: Callable[[Image], Percept]
     condition: Callable[[Image, Percept], dict[str, Condition]]
     match_colour: ColourMatch
+    cases: Mapping[str, tuple[str, str]]  # what it should be good at: row -> (recipe, expert); benchmarks run them
+    extras: tuple[str, ...] = ()  # branches beside the experts, never part of a weight grid
     multiple: int = 1  # sides of the canvas are multiples of this many photo pixels
     fingerprint: str = ""  # sha256 of the weights
 
@@ -71,9 +71,10 @@ class Training:
     """What the training loop needs to know of a method."""
 
     system: System
+    trained: nn.Module  # the part of the system's networks that is optimised, averaged and exported
+    settings: Mapping[str, Any]  # what a checkpoint says about itself, so that it can be loaded again
     example: Callable[[torch.Tensor, np.random.Generator], Example]  # from a clean crop (3, H, W)
     loss: Callable[[Batch, torch.Generator], dict[str, torch.Tensor]]  # terms that add up to what is minimised
-    validation: Mapping[str, tuple[str, str]]  # row -> (recipe, expert)
 
 
 class SystemModule(Protocol):
@@ -88,7 +89,7 @@ class SystemModule(Protocol):
 
 def list_systems() -> list[str]:
     """Return the names of all systems, without importing any."""
-    folder = Path(clareo.systems.__file__).parent
+    folder = Path(__file__).parent / "systems"
     return sorted(module.name for module in pkgutil.iter_modules([str(folder)]))
 
 
@@ -97,3 +98,17 @@ def system_module(name: str) -> ModuleType:
     if name not in list_systems():
         raise UnknownNameError.of("system", name, list_systems())
     return importlib.import_module(f"clareo.systems.{name}")
+
+
+def load_system(name: str = "unires", preset: str = "nano") -> System:
+    """Load a system with its weights, to be used for many photos.
+
+    Args:
+        name: one of `list_systems`.
+        preset: "nano" for the embedded model, or a folder or hub name with weights.
+
+    >>> load_system("unires").experts
+    ('blind', 'sr', 'motion', 'defocus', 'denoise', 'detail')
+    """
+    system: System = system_module(name).load(preset)
+    return system

@@ -6,8 +6,8 @@ Tensors are float32 unless said otherwise. ``t`` is a time in [0, 1]: 0 is clean
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
@@ -46,31 +46,40 @@ class Condition:
     pixels: torch.Tensor | None = None  # (B, 3, H, W), the photo itself
     view: View | None = None
 
+    def doors(self) -> dict[str, torch.Tensor]:
+        """Return the doors that are open, by name."""
+        named = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "view"}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
+
     def crop(self, window: Window) -> Condition:
         """Cut the spatial doors down to a window; words and embeddings hold for every part of the photo."""
-        spatial = {name: getattr(self, name) for name in ("concat", "control", "pixels")}
-        cut = {name: _cut(tensor, window) for name, tensor in spatial.items() if tensor is not None}
-        return replace(self, **cut)
+        spatial = {name: door for name, door in self.doors().items() if name in ("concat", "control", "pixels")}
+        return _with(self, {name: _cut(door, window) for name, door in spatial.items()})
 
     def expand(self, batch: int) -> Condition:
         """Repeat a condition of one photo along the batch."""
-        doors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "view"}
-        return replace(self, **{k: v.expand(batch, *v.shape[1:]) for k, v in doors.items() if v is not None})
+        return _with(self, {name: door.expand(batch, *door.shape[1:]) for name, door in self.doors().items()})
 
     @staticmethod
     def stack(conditions: Sequence[Condition]) -> Condition:
         """Join branches along the batch, so that one forward serves them all."""
-        names = [f.name for f in fields(Condition) if f.name != "view"]
-        joined = {name: _join([getattr(c, name) for c in conditions], name) for name in names}
-        views = [c.view for c in conditions]
-        if all(view is None for view in views):
-            return Condition(**joined)
+        doors = [condition.doors() for condition in conditions]
+        for names in doors:
+            if names.keys() != doors[0].keys():
+                msg = f"branches disagree about which doors are open: {sorted(names)} and {sorted(doors[0])}"
+                raise ValueError(msg)
+        joined = {name: torch.cat([each[name] for each in doors]) for name in doors[0]}
+        views = [condition.view for condition in conditions]
 
         def view(x: Latent) -> Latent:
             parts = x.chunk(len(views))
             return torch.cat([part if look is None else look(part) for part, look in zip(parts, views, strict=True)])
 
-        return Condition(**joined, view=view)
+        return _with(Condition(view=view if any(views) else None), joined)
+
+
+def _with(condition: Condition, doors: Mapping[str, Any]) -> Condition:
+    return replace(condition, **doors)
 
 
 def _cut(tensor: torch.Tensor, window: Window) -> torch.Tensor:
@@ -78,14 +87,6 @@ def _cut(tensor: torch.Tensor, window: Window) -> torch.Tensor:
     ratio = tensor.shape[-2] // window.full[0]
     top, left = window.top * ratio, window.left * ratio
     return tensor[..., top : top + window.height * ratio, left : left + window.width * ratio]
-
-
-def _join(tensors: list[torch.Tensor | None], name: str) -> torch.Tensor | None:
-    given = [tensor for tensor in tensors if tensor is not None]
-    if given and len(given) != len(tensors):
-        msg = f"branches disagree about the door {name!r}: open in some, closed in others"
-        raise ValueError(msg)
-    return torch.cat(given) if given else None
 
 
 @dataclass(frozen=True)
@@ -109,10 +110,12 @@ class Plan:
     steps: int
     seed: int
     upscale: int
+    tile: int = 512  # photo pixels along a tile; larger photos go through in parts
+    precision: str = "fp32"  # of convolutions and matrix products: fp32 or bf16
 
     def to_json(self) -> dict[str, object]:
         """Return plain values for a sidecar or ``--json``."""
-        return {"weights": dict(self.weights), "steps": self.steps, "seed": self.seed, "upscale": self.upscale}
+        return {**asdict(self), "weights": dict(self.weights)}
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,7 @@ class Restoration:
     ``before``, ``after`` and ``trust`` are None where no judge is installed: never a guess.
     """
 
-    image: PIL.Image.Image
+    image: PIL.Image.Image  # 8 bit, with the photo's alpha and greyness; `io.write_photo` keeps 16 bit
     tensor: Image  # (1, 3, H, W), the same pixels before rounding
     plan: Plan
     percept: Percept

@@ -22,10 +22,8 @@ def keep_size(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d, gain: float = 1
     There are no norms to repair what a shrinking initialisation does to a deep stack: with PyTorch's default nothing
     but noise was learned in the first 2,000 steps.
     """
-    if isinstance(layer, nn.ConvTranspose2d):  # each output pixel sees one tap of every input channel
-        inputs = layer.in_channels
-    else:
-        inputs = layer.weight[0].numel()
+    # an output pixel of a transposed convolution (stride = size) sees one tap of every input channel
+    inputs = layer.in_channels if isinstance(layer, nn.ConvTranspose2d) else layer.weight[0].numel()
     nn.init.normal_(layer.weight, std=gain / math.sqrt(inputs))
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -73,7 +71,8 @@ class ResidualBlock(nn.Module):
         """(B, C, h, w), (B, width) -> (B, C, h, w)."""
         normed = self.norm(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # over channels: free in channels_last
         hidden = F.silu(self.modulate(self.first(normed), vector))
-        return features + self.second(hidden)
+        corrected: torch.Tensor = features + self.second(hidden)
+        return corrected
 
 
 class Stack(nn.ModuleList):

@@ -44,7 +44,8 @@ class TextEncoder(nn.Module):
 
     def _encode(self, prompt: str) -> torch.Tensor:
         places = [0, *(self.index.get(word, 1) for word in words(prompt))]
-        return self.table(torch.tensor(places, device=self.table.weight.device))
+        vectors: torch.Tensor = self.table(torch.tensor(places, device=self.table.weight.device))
+        return vectors
 
 
 def _pad(tokens: torch.Tensor, length: int) -> torch.Tensor:

@@ -1,9 +1,10 @@
-"""The compact U-Net of the nano presets: dense convolutions on a pixel-unshuffled photo, no norm, no attention."""
+"""The compact U-Net of the nano presets: dense convolutions on a pixel-unshuffled photo, no attention."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -36,11 +37,13 @@ class UNetSettings:
     @property
     def stride(self) -> int:
         """Latent pixels along a pixel of the coarsest level."""
-        return 2 ** (len(self.channels) - 1)
+        return 1 << (len(self.channels) - 1)
 
-    def to_json(self) -> dict[str, object]:
-        """Return plain values for a checkpoint's metadata."""
-        return asdict(self)
+    @staticmethod
+    def from_json(plain: Mapping[str, Any]) -> UNetSettings:
+        """Read the settings from a checkpoint's metadata or a recipe, where tuples are lists."""
+        values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in plain.items()}
+        return UNetSettings(**values)
 
 
 class UNet(nn.Module):
@@ -70,8 +73,7 @@ class UNet(nn.Module):
             keep_size(layer)
         keep_size(self.embed_text, gain=3.0)  # louder than time
         keep_size(self.embed[1], gain=2.0)  # type: ignore[arg-type]
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)
+        keep_size(self.leave, gain=0.0)
 
     def _stacks(self, levels: int | None = None) -> nn.ModuleList:
         shape = list(zip(self.settings.blocks, self.settings.channels, strict=True))[:levels]
@@ -86,7 +88,8 @@ class UNet(nn.Module):
         entering = [self.settings.colour_gain * (colour - 0.5), self.settings.detail_gain * detail]
         features = self._features(torch.cat(entering, dim=1), vector)
         correction, gate = self.leave(features).chunk(2, dim=1)
-        return (padded + self.settings.correction_gain * correction + gate * detail)[..., :height, :width]
+        clean: Latent = padded + self.settings.correction_gain * correction + gate * detail
+        return clean[..., :height, :width]
 
     def _features(self, entering: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
         features = self.enter(entering)
@@ -96,13 +99,14 @@ class UNet(nn.Module):
             skips.append(features)
             features = down(features)
         features = self.encoder[-1](features, vector)
-        for stack, up, skip in zip(reversed(self.decoder), reversed(self.up), reversed(skips), strict=True):  # type: ignore[call-overload]
+        for stack, up, skip in zip(reversed(self.decoder), reversed(self.up), reversed(skips), strict=True):
             features = stack(up(features) + skip, vector)
-        return features
+        last: torch.Tensor = features
+        return last
 
     def _split(self, x: Latent) -> tuple[torch.Tensor, torch.Tensor]:
         """Separate each block of pixels into its mean colour (B, 3, h, w) and the detail around it (B, C, h, w)."""
-        blocks = x.unflatten(1, (3, -1))
+        blocks = x.reshape(x.shape[0], 3, -1, *x.shape[2:])
         colour = blocks.mean(2)
         return colour, (blocks - colour[:, :, None]).flatten(1, 2)
 

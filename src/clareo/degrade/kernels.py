@@ -18,6 +18,12 @@ def _grid(size: int) -> tuple[Kernel, Kernel]:
     return y, x
 
 
+def _unit(kernel: Kernel) -> Kernel:
+    """Scale to sum 1."""
+    scaled: Kernel = kernel / kernel.sum()
+    return scaled
+
+
 def bell(
     size: int, sigma_x: float, sigma_y: float, theta: float = 0.0, family: Family = "gaussian", beta: float = 1.0
 ) -> Kernel:
@@ -30,7 +36,7 @@ def bell(
     across = -math.sin(theta) * x + math.cos(theta) * y
     m = (along / sigma_x) ** 2 + (across / sigma_y) ** 2
     kernel = 1 / (1 + m**beta) if family == "plateau" else np.exp(-0.5 * m ** (beta if family == "generalized" else 1))
-    return kernel / kernel.sum()
+    return _unit(kernel)
 
 
 def sinc(size: int, cutoff: float) -> Kernel:
@@ -39,13 +45,14 @@ def sinc(size: int, cutoff: float) -> Kernel:
     r = np.hypot(x, y)
     safe = np.where(r == 0, 1.0, r)
     kernel = np.where(r == 0, cutoff**2 / (4 * math.pi), cutoff * _bessel_j1(cutoff * safe) / (2 * math.pi * safe))
-    return kernel / kernel.sum()
+    return _unit(kernel)
 
 
 def _bessel_j1(x: Kernel) -> Kernel:
     """Return J1 by its integral, (1/pi) int_0^pi cos(a - x sin a) da; the midpoint rule converges geometrically."""
     angles = (np.arange(64) + 0.5) * math.pi / 64
-    return np.cos(angles - x[..., None] * np.sin(angles)).mean(-1)
+    values: Kernel = np.cos(angles - x[..., None] * np.sin(angles)).mean(-1)
+    return values
 
 
 def disk(radius: float) -> Kernel:
@@ -55,7 +62,7 @@ def disk(radius: float) -> Kernel:
     y, x = _grid(size * oversample)
     inside = (np.hypot(x, y) <= radius * oversample).astype(np.float64)
     kernel = inside.reshape(size, oversample, size, oversample).mean((1, 3))
-    return kernel / kernel.sum()
+    return _unit(kernel)
 
 
 def line(length: float, angle: float) -> Kernel:
@@ -107,7 +114,7 @@ def _splat(y: Kernel, x: Kernel) -> Kernel:
         for dx in (0, 1):
             weight = (1 - np.abs(y - top - dy)) * (1 - np.abs(x - left - dx))
             np.add.at(kernel, (top + dy + half, left + dx + half), weight)
-    return kernel / kernel.sum()
+    return _unit(kernel)
 
 
 def _soften(kernel: Kernel, sigma: float) -> Kernel:
@@ -118,4 +125,4 @@ def _soften(kernel: Kernel, sigma: float) -> Kernel:
     for dy in range(3):
         for dx in range(3):
             out += small[dy, dx] * padded[dy : dy + out.shape[0], dx : dx + out.shape[1]]
-    return out / out.sum()
+    return _unit(out)

@@ -28,14 +28,15 @@ def convolve(image: torch.Tensor, kernel: kernels.Kernel) -> torch.Tensor:
     padded = F.pad(image[:, None], (half,) * 4, mode=mode)
     weight = torch.from_numpy(kernel).float()
     if kernel.shape[0] <= 9:  # below this the direct sum is faster than two transforms
-        return F.conv2d(padded, weight.flip(0, 1)[None, None])[:, 0]
+        direct: torch.Tensor = F.conv2d(padded, weight.flip(0, 1)[None, None])[:, 0]
+        return direct
     height, width = padded.shape[-2:]
     spectrum = torch.fft.rfft2(padded[:, 0]) * torch.fft.rfft2(weight, s=(height, width))
-    full = torch.fft.irfft2(spectrum, s=(height, width))
+    full: torch.Tensor = torch.fft.irfft2(spectrum, s=(height, width))
     return full[:, 2 * half :, 2 * half :]
 
 
-def bell_blur(  # noqa: PLR0913, PLR0917
+def bell_blur(
     image: torch.Tensor,
     rng: Rng,
     size: int,
@@ -78,7 +79,8 @@ def resize(image: torch.Tensor, rng: Rng, height: int, width: int, mode: Mode) -
     """Resize without an antialiasing filter, as the public pipelines do; exact target size."""
     del rng
     corners = {} if mode == "area" else {"align_corners": False}
-    return F.interpolate(image[None], (height, width), mode=mode, **corners)[0].clamp(0, 1)
+    resized: torch.Tensor = F.interpolate(image[None], (height, width), mode=mode, **corners)[0]
+    return resized.clamp(0, 1)
 
 
 def gaussian_noise(image: torch.Tensor, rng: Rng, sigma: float, grey: bool = False) -> torch.Tensor:  # noqa: FBT001, FBT002
@@ -92,7 +94,7 @@ def poisson_noise(image: torch.Tensor, rng: Rng, scale: float, grey: bool = Fals
     exact = (image.clamp(0, 1) * 255).round() / 255
     if grey:
         exact = (exact * LUMA[:, None, None]).sum(0, keepdim=True)
-    levels = 2 ** math.ceil(math.log2(max(2, int(torch.unique(exact).numel()))))
+    levels = 1 << math.ceil(math.log2(max(2, int(torch.unique(exact).numel()))))
     noise = torch.poisson(exact * levels, generator=rng) / levels - exact
     return (image + scale * noise).clamp(0, 1)
 
@@ -108,11 +110,12 @@ def to_linear(image: torch.Tensor) -> torch.Tensor:
 def to_srgb(image: torch.Tensor) -> torch.Tensor:
     """Apply the sRGB curve."""
     safe = image.clamp_min(0.0031308)
-    return torch.where(image <= 0.0031308, image * 12.92, 1.055 * safe ** (1 / 2.4) - 0.055)
+    bright: torch.Tensor = 1.055 * safe ** (1 / 2.4) - 0.055
+    return torch.where(image <= 0.0031308, image * 12.92, bright)
 
 
 def sensor_noise(image: torch.Tensor, rng: Rng, shot: float, read: float, grain: float = 0.0) -> torch.Tensor:
-    """Add shot and read noise in linear light, variance = shot x + read; ``grain`` > 0 correlates it, as demosaicing does.
+    """Add shot and read noise in linear light: variance = shot x + read; demosaicing correlates it (``grain`` > 0).
 
     The correlated noise is brought back to the variance that was asked for.
     """
@@ -138,7 +141,9 @@ def quantise(image: torch.Tensor, rng: Rng) -> torch.Tensor:
     return (image.clamp(0, 1) * 255).round() / 255
 
 
-def sharpen(image: torch.Tensor, rng: Rng, amount: float = 0.5, radius: int = 51, threshold: float = 10.0) -> torch.Tensor:
+def sharpen(
+    image: torch.Tensor, rng: Rng, amount: float = 0.5, radius: int = 51, threshold: float = 10.0
+) -> torch.Tensor:
     """Unsharp-mask where the detail exceeds ``threshold`` (in 1/255), with a soft mask (Real-ESRGAN's USM)."""
     del rng
     sigma = 0.3 * ((radius - 1) / 2 - 1) + 0.8

@@ -11,9 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import PIL.Image
 import torch
 
-from clareo.degrade.record import Record, Step, chain
+from clareo.degrade.ops import to_pil
+from clareo.degrade.record import Record, Step, Value, chain
 from clareo.errors import UnknownNameError
 
 Rng = np.random.Generator
@@ -24,10 +26,15 @@ MODES = ("area", "bilinear", "bicubic")
 
 @dataclass(frozen=True)
 class Degraded:
-    """A degraded photo (3, H, W) and the account of it."""
+    """A degraded photo and the account of it."""
 
-    image: torch.Tensor
+    tensor: torch.Tensor  # (3, H, W), [0, 1]
     record: Record
+
+    @property
+    def image(self) -> PIL.Image.Image:
+        """Return the photo as an 8-bit picture."""
+        return to_pil(self.tensor)
 
 
 def draw(name: str, size: Size, seed: int) -> Record:
@@ -37,7 +44,7 @@ def draw(name: str, size: Size, seed: int) -> Record:
     return Record(RECIPES[name](np.random.default_rng(seed), size), name, seed)
 
 
-def degrade(clean: torch.Tensor, recipe: str, seed: int = 0) -> Degraded:
+def degrade_tensor(clean: torch.Tensor, recipe: str, seed: int = 0) -> Degraded:
     """Draw from a recipe and apply it to (3, H, W)."""
     record = draw(recipe, (clean.shape[-2], clean.shape[-1]), seed)
     return Degraded(record.apply(clean), record)
@@ -48,7 +55,7 @@ def _seed(rng: Rng) -> int:
 
 
 def _noise(rng: Rng, sigma: float, grey: float = 0.0) -> Step:
-    params = {"sigma": sigma, "grey": bool(rng.random() < grey)}
+    params: dict[str, Value] = {"sigma": sigma, "grey": bool(rng.random() < grey)}
     return Step("gaussian_noise", params, "noise", sigma / 50, _seed(rng))
 
 
@@ -64,7 +71,7 @@ def _resize(size: Size, mode: str) -> Step:
 def _smaller(size: Size, factor: float, mode: str) -> tuple[Step, Size]:
     """Shrink by a factor; the degree counts what is lost for good."""
     target = (max(1, round(size[0] / factor)), max(1, round(size[1] / factor)))
-    params = {"height": target[0], "width": target[1], "mode": mode}
+    params: dict[str, Value] = {"height": target[0], "width": target[1], "mode": mode}
     return Step("resize", params, "low_resolution", (factor - 1) / 4), target
 
 
@@ -109,7 +116,7 @@ def _kernel(rng: Rng, order: Order) -> Step:
     theta = 0.0 if iso else float(rng.uniform(-math.pi, math.pi))
     params: dict[str, float | str] = {"size": size, "sigma_x": sigma_x, "sigma_y": sigma_y, "theta": theta}
     if not shape.startswith(("iso", "aniso")):
-        family = shape.split("_")[0]
+        family = shape.split("_", maxsplit=1)[0]
         low, high = order.beta if family == "generalized" else order.beta_plateau
         beta = rng.uniform(low, 1) if rng.random() < 0.5 else rng.uniform(1, high)
         params |= {"family": family, "beta": float(beta)}
@@ -144,7 +151,12 @@ def real_esrgan(rng: Rng, size: Size, shrink: int = 4) -> tuple[Step, ...]:
     first, now = _pass(rng, FIRST, size, size)
     first.append(_jpeg(rng, *FIRST.quality, now))
     second, _ = _pass(rng, SECOND, now, small)
-    shrunk = Step("resize", {"height": small[0], "width": small[1], "mode": str(rng.choice(MODES))}, "low_resolution", (shrink - 1) / 4)
+    shrunk = Step(
+        "resize",
+        {"height": small[0], "width": small[1], "mode": str(rng.choice(MODES))},
+        "low_resolution",
+        (shrink - 1) / 4,
+    )
     ring = [_sinc(rng, int(rng.choice(KERNEL_SIZES)), math.pi / 3)] if rng.random() < FINAL_SINC else []
     coded = _jpeg(rng, *SECOND.quality, small)
     finish = [shrunk, *ring, coded] if rng.random() < 0.5 else [coded, shrunk, *ring]
@@ -194,7 +206,13 @@ def _sensor(rng: Rng, brightest: float = 1.2e-2) -> Step:
     log_read = float(rng.normal(2.18 * log_shot + 1.20, 0.26))
     grain = float(rng.uniform(0.4, 0.8)) if rng.random() < 0.3 else 0.0
     degree = (log_shot - math.log(1e-4)) / (math.log(3e-2) - math.log(1e-4))
-    return Step("sensor_noise", {"shot": math.exp(log_shot), "read": math.exp(log_read), "grain": grain}, "noise", degree, _seed(rng))
+    return Step(
+        "sensor_noise",
+        {"shot": math.exp(log_shot), "read": math.exp(log_read), "grain": grain},
+        "noise",
+        degree,
+        _seed(rng),
+    )
 
 
 def motion(rng: Rng, size: Size) -> tuple[Step, ...]:
@@ -241,7 +259,9 @@ def jpeg(rng: Rng, size: Size) -> tuple[Step, ...]:
 def untouched(rng: Rng, size: Size) -> tuple[Step, ...]:
     """Leave the photo alone, but for a trace of compression or noise in half of the cases."""
     pick = rng.random()
-    steps = [_jpeg(rng, 92, 100, size)] if pick < 0.25 else [_noise(rng, float(rng.uniform(0, 1.5)))] if pick < 0.5 else []
+    steps = (
+        [_jpeg(rng, 92, 100, size)] if pick < 0.25 else [_noise(rng, float(rng.uniform(0, 1.5)))] if pick < 0.5 else []
+    )
     return (*steps, ROUND)
 
 

@@ -84,7 +84,7 @@ class Record:
         return max(degrees, key=degrees.__getitem__) if degrees else ""
 
     def prompt(self) -> str:
-        """Return the restoration prompt of DaLPSR: an action and a quarter of the range per kind, mildest word "0~0.25"."""
+        """Return the restoration prompt of DaLPSR: an action per kind, and the quarter of the range that it lies in."""
         intervals = ("0~0.25", "0.25~0.5", "0.5~0.75", "0.75~1.0")
         degrees = self.degrees()
         blur = max((degrees.get(kind, 0.0) for kind in ("blur", "motion", "defocus")), default=0.0)

@@ -37,7 +37,7 @@ class Denoiser:
     def __call__(self, x: Latent, t: torch.Tensor, condition: Condition) -> Latent:
         """Estimate the clean latent from x_t: (B, C, h, w), (B,) -> (B, C, h, w)."""
         seen = x if condition.view is None else condition.view(x)
-        predicted = self.backbone(seen, t, condition)
+        predicted = self.predict(seen, t, condition)
         if self.predicts == "clean":
             return predicted
         if self.predicts == "noise":
@@ -45,6 +45,10 @@ class Denoiser:
         # velocity v = alpha far - sigma clean (Salimans & Ho 2022): clean = (alpha x - sigma v) / (alpha^2 + sigma^2)
         alpha, sigma = _column(self.process.alpha(t), x), _column(self.process.sigma(t), x)
         return (alpha * seen - sigma * predicted) / (alpha**2 + sigma**2)
+
+    def predict(self, x: Latent, t: torch.Tensor, condition: Condition) -> Latent:
+        """Return what the backbone itself says about x_t; training compares it with `target`."""
+        return self.backbone(x, t, condition)
 
     def target(self, clean: Latent, far: Latent, t: torch.Tensor) -> Latent:
         """Return what the backbone should predict for x_t made of ``clean`` and ``far``."""

@@ -1,8 +1,8 @@
 """Guidance: one weighted sum of clean estimates. Every kind of guidance is a choice of branches and weights.
 
-    classifier-free at s     {"with": s, "without": 1 - s}
-    text and image           {"none": 1 - s1, "image": s1 - s2, "both": s2}
-    UniRes' six experts      six weights
+classifier-free at s     {"with": s, "without": 1 - s}
+text and image           {"none": 1 - s1, "image": s1 - s2, "both": s2}
+UniRes' six experts      six weights
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _shown(weight: float | torch.Tensor) -> str:
 
 
 def guide(
-    denoiser: Conditioned, branches: Mapping[str, Condition], guidance: Guidance, together: bool = True
+    denoiser: Conditioned, branches: Mapping[str, Condition], guidance: Guidance, *, together: bool = True
 ) -> Denoise:
     """Blend the branches' clean estimates.
 
@@ -86,9 +86,7 @@ def guide(
     return denoise
 
 
-def _together(
-    denoiser: Conditioned, x: Latent, t: torch.Tensor, conditions: list[Condition]
-) -> tuple[Latent, ...]:
+def _together(denoiser: Conditioned, x: Latent, t: torch.Tensor, conditions: list[Condition]) -> tuple[Latent, ...]:
     count = len(conditions)
     if count == 1:
         return (denoiser(x, t, conditions[0]),)

@@ -42,11 +42,6 @@ def clean_from_far(process: Process, x: Latent, far: Latent, t: torch.Tensor) ->
     return (x - _over(process.sigma(t), x) * far) / _over(process.alpha(t), x)
 
 
-def far_from_clean(process: Process, x: Latent, clean: Latent, t: torch.Tensor) -> Latent:
-    """Solve x_t = alpha clean + sigma far for the far end."""
-    return (x - _over(process.alpha(t), x) * clean) / _over(process.sigma(t), x)
-
-
 def _over(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """Shape (B,) values so that they multiply (B, C, h, w) latents."""
     return values.to(like.dtype).reshape(-1, *[1] * (like.dim() - 1))

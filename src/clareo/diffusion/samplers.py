@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 import torch
-
-from clareo.diffusion.process import far_from_clean
 
 if TYPE_CHECKING:
     from clareo.diffusion.process import Process
@@ -37,43 +36,36 @@ def sample_ddim(
 
     With direct iteration and eta 0 this is InDI's x_s = (s/t) x_t + (1 - s/t) clean.
     """
-    for now, following in zip(times[:-1], times[1:], strict=True):
-        t, s = _batched(now, x), _batched(following, x)
-        clean = denoise(x, t)
+    for now, following in pairwise(times):
+        clean = denoise(x, _batched(now, x))
         if following == 0:
             return clean
-        far = far_from_clean(process, x, clean, t)
         fresh = eta * _posterior_std(process, now, following)
-        kept = (process.sigma(following) ** 2 - fresh**2).sqrt()
-        x = _number(process.alpha(s)) * clean + float(kept) * far
+        kept = (process.sigma(following) ** 2 - fresh**2).sqrt() / process.sigma(now)
+        # alpha_s clean + kept far with far = (x - alpha_t clean) / sigma_t, in two products: large photos are large
+        x = (x * float(kept)).add_(clean, alpha=float(process.alpha(following) - kept * process.alpha(now)))
         if eta:
-            x = x + float(fresh) * _noise(x, rng)
+            x = x.add_(_noise(x, rng), alpha=float(fresh))
     return x
 
 
-def sample_ddpm(
-    denoise: Denoise, x: Latent, times: torch.Tensor, process: Process, rng: torch.Generator
-) -> Latent:
+def sample_ddpm(denoise: Denoise, x: Latent, times: torch.Tensor, process: Process, rng: torch.Generator) -> Latent:
     """Ancestral sampling (Ho et al. 2020, algorithm 2): DDIM that renews as much noise as the posterior holds."""
     return sample_ddim(denoise, x, times, process, rng, eta=1.0)
 
 
-def sample_euler(
-    denoise: Denoise, x: Latent, times: torch.Tensor, process: Process, rng: torch.Generator
-) -> Latent:
+def sample_euler(denoise: Denoise, x: Latent, times: torch.Tensor, process: Process, rng: torch.Generator) -> Latent:
     """Euler's method, first order, on the straightened path (see `_straighten`)."""
     del rng
-    for now, following in zip(times[:-1], times[1:], strict=True):
+    for now, following in pairwise(times):
         x = _unstraighten(_euler_step(denoise, x, now, following, process)[0], following, process)
     return x
 
 
-def sample_heun(
-    denoise: Denoise, x: Latent, times: torch.Tensor, process: Process, rng: torch.Generator
-) -> Latent:
+def sample_heun(denoise: Denoise, x: Latent, times: torch.Tensor, process: Process, rng: torch.Generator) -> Latent:
     """Heun's method, second order; the last step, whose end has no slope, is Euler's (Karras et al. 2022)."""
     del rng
-    for now, following in zip(times[:-1], times[1:], strict=True):
+    for now, following in pairwise(times):
         y, slope, u, v = _euler_step(denoise, x, now, following, process)
         if following > 0:
             x_guess = _unstraighten(y, following, process)
@@ -84,7 +76,7 @@ def sample_heun(
 
 
 # Every process becomes the straight one by y = x / (alpha + sigma), u = sigma / (alpha + sigma):
-# y = (1 - u) clean + u far, with the slope dy/du = far - clean = (y - clean) / u. No derivative of a schedule is needed.
+# y = (1 - u) clean + u far, with the slope dy/du = far - clean = (y - clean) / u. No schedule needs a derivative.
 
 
 def _euler_step(
@@ -125,7 +117,3 @@ def _noise(like: Latent, rng: torch.Generator) -> Latent:
 
 def _batched(t: torch.Tensor, x: Latent) -> torch.Tensor:
     return torch.full((x.shape[0],), float(t), dtype=torch.float32, device=x.device)
-
-
-def _number(values: torch.Tensor) -> float:
-    return float(values[0])

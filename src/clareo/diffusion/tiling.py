@@ -45,11 +45,11 @@ class Tiles:
 
     def feather(self, window: Window) -> torch.Tensor:
         """Weight a tile's pixels: 1 inside, falling linearly to nearly 0 across each overlap: (1, 1, h, w)."""
-        rows = self._ramp(window.height, window.top > 0, window.top + window.height < window.full[0])
-        columns = self._ramp(window.width, window.left > 0, window.left + window.width < window.full[1])
+        rows = self._ramp(window.height, before=window.top > 0, after=window.top + window.height < window.full[0])
+        columns = self._ramp(window.width, before=window.left > 0, after=window.left + window.width < window.full[1])
         return torch.outer(rows, columns)[None, None]
 
-    def _ramp(self, length: int, before: bool, after: bool) -> torch.Tensor:
+    def _ramp(self, length: int, *, before: bool, after: bool) -> torch.Tensor:
         weights = torch.ones(length)
         if self.overlap:
             slope = (torch.arange(self.overlap) + 0.5) / self.overlap

@@ -43,10 +43,12 @@ def to_image(array: NDArray[Any], top: float) -> Image:
 
 
 def to_plane(channel: PIL.Image.Image | NDArray[Any], top: float = 255) -> torch.Tensor:
+    """One channel (H, W) -> (1, 1, H, W) in [0, 1]."""
     return torch.from_numpy(np.array(channel, dtype=np.float32)).div_(top)[None, None]
 
 
 def from_tensor(tensor: torch.Tensor) -> Photo:
+    """Take over a float tensor (3, H, W) or (1, 3, H, W) in [0, 1]."""
     image = tensor[None] if tensor.dim() == 3 else tensor
     if image.dim() != 4 or image.shape[:2] != (1, 3) or not image.is_floating_point() or 0 in image.shape:
         msg = f"a tensor photo is float (3, H, W) in [0, 1], not {tensor.dtype} {tuple(tensor.shape)}"
@@ -56,18 +58,20 @@ def from_tensor(tensor: torch.Tensor) -> Photo:
 
 
 def _check_values(low: float, high: float) -> None:
-    if not (-1e-3 <= low and high <= 1 + 1e-3):  # NaN fails as well
+    if not (low >= -1e-3 and high <= 1 + 1e-3):  # NaN fails as well
         msg = f"float photos lie in [0, 1]; this one reaches from {low:g} to {high:g}"
         raise UsageError(msg)
 
 
 def from_array(array: NDArray[Any]) -> Photo:
+    """Take over an array (H, W), (H, W, 3) or (H, W, 4) of uint8, uint16 or float in [0, 1]."""
     tops = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0, "float64": 1.0, "float16": 1.0}
     if array.ndim == 2:
         array = array[..., None]
     bands = array.shape[2] if array.ndim == 3 else 0
     if array.dtype.name not in tops or bands not in (1, 3, 4) or 0 in array.shape:
-        msg = f"an array photo is (H, W), (H, W, 3) or (H, W, 4) of uint8, uint16 or float, not {array.dtype} {array.shape}"
+        what = f"{array.dtype} {array.shape}"
+        msg = f"an array photo is (H, W), (H, W, 3) or (H, W, 4) of uint8, uint16 or float, not {what}"
         raise UsageError(msg)
     top = tops[array.dtype.name]
     if top == 1:
@@ -78,6 +82,7 @@ def from_array(array: NDArray[Any]) -> Photo:
 
 
 def load_vips() -> Any:  # noqa: ANN401 - an untyped library
+    """Import libvips when a 16-bit photo first needs it."""
     try:
         import pyvips  # noqa: PLC0415
     except (ImportError, OSError) as error:

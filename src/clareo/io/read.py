@@ -18,44 +18,56 @@ import PIL.ImageOps
 import torch
 from numpy.typing import NDArray
 
-from clareo.errors import MissingExtraError, PhotoError, TooLargeError, UsageError
+from clareo.errors import ClareoError, PhotoError, TooLargeError, UsageError
 from clareo.io.photo import Photo, from_array, from_tensor, load_vips, to_image, to_plane
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif"})
 MAX_MEGAPIXELS = 100.0
 PILLOW_MEGAPIXELS = 178.0  # Pillow refuses more as a decompression bomb
 ORIENTATION = 0x0112  # EXIF tag
+TIFF = (b"II*\0", b"MM\0*")
 REFUSED = {b"%PDF": "PDF", b"%!PS": "PostScript", b"<svg": "SVG"}
 
 
 def read_photo(path: str | Path, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:
     """Read a photo, upright. Whatever is wrong with the file ends as a `PhotoError` that names it."""
     path = Path(path)
-    _check_file(path)
-    try:
-        with opened(path) as picture:
-            _check_size(path, picture.size, max_megapixels)
-            if _bits(picture, path) == 16:
-                return _read_16(path, picture)
+    head = _check_file(path)
+    with _said(path):
+        try:
+            return _read(path, max_megapixels)
+        except PIL.UnidentifiedImageError as error:
+            if head[:4] in TIFF:  # some layouts of 16-bit TIFF are unknown to Pillow
+                return _read_16(path, max_megapixels)
+            msg = f"{path}: not an image, or a format that is not supported"
+            raise PhotoError(msg) from error
+
+
+def _read(path: Path, max_megapixels: float) -> Photo:
+    with opened(path) as picture:
+        _check_size(path, picture.size, max_megapixels)
+        if _bits(picture, path) == 8:
             picture.load()
             return replace(from_picture(picture), path=path)
-    except (PhotoError, MissingExtraError):
+        photo = _read_16(path, max_megapixels)
+        return replace(photo, icc=picture.info.get("icc_profile"), dpi=picture.info.get("dpi"), exif=_exif(picture))
+
+
+@contextlib.contextmanager
+def _said(path: Path) -> Iterator[None]:
+    """Turn whatever a decoder raises on a broken file into an error that names it."""
+    try:
+        yield
+    except ClareoError:
         raise
-    except MemoryError as error:
-        msg = f"{path}: not enough memory to read it"
-        raise PhotoError(msg) from error
-    except Exception as error:  # noqa: BLE001 - decoders raise anything on broken files
-        msg = f"{path}: cannot be read as a photo ({_reason(error)})"
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        msg = f"{path}: cannot be read as a photo ({reason})"
         raise PhotoError(msg) from error
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, PIL.UnidentifiedImageError):
-        return "not an image, or a format that is not supported"
-    return str(error) or type(error).__name__
-
-
-def _check_file(path: Path) -> None:
+def _check_file(path: Path) -> bytes:
+    """Return the first bytes of a file that can be opened, has any, and does not say that it is no photo."""
     try:
         with path.open("rb") as file:
             head = file.read(512)
@@ -72,10 +84,12 @@ def _check_file(path: Path) -> None:
         if magic in head.lstrip()[:256]:
             msg = f"{path}: {name} is not a photo; export it as PNG first"
             raise PhotoError(msg)
+    return head
 
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[PIL.Image.Image]:
+    """Open a picture with Pillow, whose warnings say nothing that a user could act on."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)  # `_check_size` decides, with our limit
         warnings.filterwarnings("ignore", module="PIL")  # corrupt EXIF warns; the photo can still be restored
@@ -112,8 +126,8 @@ def _bits(picture: PIL.Image.Image, path: Path) -> int:
 
 def from_picture(picture: PIL.Image.Image) -> Photo:
     """Take over a Pillow picture, with its alpha, profile, EXIF and resolution."""
+    upright = _upright(picture)  # before `_exif`, which resets the orientation
     exif, icc, dpi = _exif(picture), picture.info.get("icc_profile"), picture.info.get("dpi")
-    upright = _upright(picture)
     if upright.mode in ("F", "I"):
         return _from_numbers(upright)
     if upright.mode == "CMYK":
@@ -173,9 +187,9 @@ def _from_numbers(picture: PIL.Image.Image) -> Photo:
     return Photo(to_image(np.stack([values] * 3, -1), top), bits=16 if top != 255 else 8, grey=True)
 
 
-def _read_16(path: Path, picture: PIL.Image.Image) -> Photo:
-    vips = load_vips()
-    image = vips.Image.new_from_file(str(path), fail_on="truncated").autorot()
+def _read_16(path: Path, max_megapixels: float) -> Photo:
+    image = load_vips().Image.new_from_file(str(path), fail_on="truncated").autorot()
+    _check_size(path, (image.width, image.height), max_megapixels)
     array: NDArray[np.uint16] = image.numpy()
     if array.ndim == 2:
         array = array[..., None]
@@ -186,8 +200,7 @@ def _read_16(path: Path, picture: PIL.Image.Image) -> Photo:
     grey = bands <= 2
     alpha = to_plane(array[..., -1], 65535) if bands in (2, 4) else None
     rgb = np.repeat(array[..., :1], 3, axis=2) if grey else array[..., :3]
-    icc, dpi = picture.info.get("icc_profile"), picture.info.get("dpi")
-    return Photo(to_image(rgb, 65535), alpha, 16, grey, icc, _exif(picture), dpi, path)
+    return Photo(to_image(rgb, 65535), alpha, 16, grey, path=path)
 
 
 def read_rgb8(path: Path) -> NDArray[np.uint8]:
@@ -202,7 +215,7 @@ def read_rgb8(path: Path) -> NDArray[np.uint8]:
 
 
 def as_photo(source: Any, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:  # noqa: ANN401 - what users have
-    """Take a path, a Pillow picture, an (H, W[, 3 or 4]) array (uint8, uint16, float in [0, 1]) or a (3, H, W) tensor."""
+    """Take whatever users have: a path, a Pillow picture, an (H, W[, 3 or 4]) array or a (3, H, W) tensor."""
     if isinstance(source, Photo):
         return source
     if isinstance(source, (str, os.PathLike)):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import struct
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch.nn import functional as F
 
 from clareo.errors import PhotoError
 from clareo.io.photo import Photo, load_vips
-from clareo.io.read import opened
+from clareo.io.read import PILLOW_MEGAPIXELS, read_photo
 
 if TYPE_CHECKING:
     from clareo.types import Image
@@ -66,7 +65,7 @@ def write_photo(restored: Image, like: Photo, path: str | Path) -> Path:
     if kind is None:
         msg = f"{path}: cannot write {path.suffix or 'a file without a suffix'}; use {', '.join(sorted(WRITTEN))}"
         raise PhotoError(msg)
-    size = (restored.shape[-1], restored.shape[-2])
+    size = (restored.shape[-2], restored.shape[-1])
     with atomic(path) as partial:
         if like.bits == 16 and kind in ("PNG", "TIFF"):
             _write_16(_integers(restored, like, np.uint16), like, partial)
@@ -152,12 +151,10 @@ def _umask() -> int:
 def _verify(partial: Path, path: Path, size: tuple[int, int]) -> None:
     """Read the written file back: a full disk does not always raise."""
     try:
-        with opened(partial) as picture:
-            picture.load()
-            found = picture.size
-    except (OSError, SyntaxError, ValueError, struct.error) as error:
+        written = read_photo(partial, PILLOW_MEGAPIXELS)
+    except PhotoError as error:
         msg = f"{path}: was not written whole ({error})"
         raise PhotoError(msg) from error
-    if found != size:
-        msg = f"{path}: was written with {found} instead of {size} pixels"
+    if written.size != size:
+        msg = f"{path}: was written with {written.size} instead of {size} pixels"
         raise PhotoError(msg)

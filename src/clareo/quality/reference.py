@@ -9,7 +9,7 @@ from clareo.types import Image
 
 
 def psnr(restored: Image, reference: Image) -> torch.Tensor:
-    """Peak signal-to-noise ratio in dB over all three colours; higher is better, infinite for equal images. (B,)
+    """Peak signal-to-noise ratio in dB over all three colours; higher is better, infinite for equal images: (B,).
 
     >>> import torch
     >>> reference = torch.zeros(1, 3, 8, 8)
@@ -20,7 +20,7 @@ def psnr(restored: Image, reference: Image) -> torch.Tensor:
 
 
 def ssim(restored: Image, reference: Image) -> torch.Tensor:
-    """Structural similarity (Wang et al. 2004), mean over the colours; higher is better, 1 for equal images. (B,)
+    """Structural similarity (Wang et al. 2004), mean over the colours; higher is better, 1 for equal images: (B,).
 
     Gaussian window of 11 px and sigma 1.5, population statistics, K = 0.01 and 0.03, only windows inside the image.
     """

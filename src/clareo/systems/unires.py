@@ -17,14 +17,15 @@ Differs from the paper (nano preset):
   stays grainy, and one evaluation from the degraded photo is the best single guess.
 - The SR task adds single-pass shrinking and plain JPEG to Real-ESRGAN's second order; a quarter of all samples are
   (nearly) clean, under every prompt, so that what is sound is left alone.
-- Loss: L1 and FFT-L1 on the clean image.
+- Loss (nano): L1 on the clean image.
+- AdaIN takes its statistics from block means, so that noise does not come back as contrast.
 - The network and its words are ours, trained from scratch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -32,19 +33,28 @@ import numpy as np
 import torch
 from torch import nn
 
+from clareo.backbones.pretrained import (
+    StableDiffusion,
+    StableDiffusionUNet,
+    load_stable_diffusion,
+    widen_first_convolution,
+)
 from clareo.backbones.text import TextEncoder, words
 from clareo.backbones.unet import UNet, UNetSettings
+from clareo.checkpoints import Checkpoint, fill, find, load_checkpoint, load_packaged
 from clareo.colour import adain
 from clareo.degrade import recipes
 from clareo.diffusion import losses
 from clareo.diffusion.denoiser import Denoiser
-from clareo.diffusion.process import DirectIteration
+from clareo.diffusion.process import DDPM, DirectIteration
 from clareo.diffusion.samplers import sample_ddim
-from clareo.latents import PixelUnshuffle, enlarge, shrink_and_enlarge
+from clareo.errors import CheckpointError
+from clareo.latents import VAE, PixelUnshuffle, enlarge, shrink_and_enlarge
 from clareo.system import Batch, Example, System, Training
 from clareo.types import Condition, Image, Latent, Percept
 
 EXPERTS = ("blind", "sr", "motion", "defocus", "denoise", "detail")
+EXTRAS = ("positive", "negative")  # the prompt pair: +1 and -1 on top of a blend
 PROMPTS = {
     "blind": "",
     "sr": "Super-resolution",
@@ -59,6 +69,17 @@ POSITIVE = (
 )
 NEGATIVE = "oil painting, cartoon, blur, dirty, messy, low quality, deformation, low resolution, over-smooth"
 VOCABULARY = tuple(sorted({word for prompt in (*PROMPTS.values(), POSITIVE, NEGATIVE) for word in words(prompt)}))
+
+
+CASES = {
+    "Gaussian noise 25/255": ("noise-25", "denoise"),
+    "shot and read noise": ("noise-sensor", "denoise"),
+    "motion, straight 10-18 px": ("motion-line", "motion"),
+    "motion, camera shake": ("motion-shake", "motion"),
+    "defocus, disk 2.5-4 px": ("defocus-disk", "defocus"),
+    "x4: blur, noise 4/255, JPEG 75": ("x4", "sr"),
+    "JPEG quality 20": ("jpeg-20", "sr"),
+}
 
 
 @dataclass(frozen=True)
@@ -89,8 +110,50 @@ class NanoSettings:
     @staticmethod
     def from_json(plain: Mapping[str, Any]) -> NanoSettings:
         """Read what `to_json` wrote, or the `options` of a recipe."""
-        shape = {key: tuple(v) if isinstance(v, list) else v for key, v in plain.get("network", {}).items()}
-        return NanoSettings(**{**plain, "network": UNetSettings(**shape)})
+        return NanoSettings(**{**plain, "network": UNetSettings.from_json(plain.get("network", {}))})
+
+
+@dataclass(frozen=True)
+class PaperSettings:
+    """The paper preset: the published architecture on Stable Diffusion's parts."""
+
+    base: str = "stable-diffusion-v1-5/stable-diffusion-v1-5"  # a folder or hub name with unet, vae, text encoder
+    detail_factor: int = 4  # DownLQ
+    drop_image: float = 0.1  # share of samples whose concatenated latent is zero
+    preset: str = "paper"
+
+
+def load(preset: str = "nano") -> System:
+    """Load the embedded model, a training run, or a Stable Diffusion folder to start from."""
+    if preset == "nano":
+        return load_trained(load_packaged("unires-nano"))
+    if preset == "paper":
+        msg = "the paper's weights were never published; train with recipes/unires-paper.toml and give the run's folder"
+        raise CheckpointError(msg)
+    place = find(preset)
+    if (place / "unet").is_dir():
+        return build_paper(PaperSettings(base=str(place)))[0]
+    return load_trained(load_checkpoint(place / "weights.safetensors" if place.is_dir() else place))
+
+
+def load_trained(checkpoint: Checkpoint) -> System:
+    """Build the preset that a checkpoint says it is, and fill it."""
+    settings = checkpoint.settings()
+    if settings.get("preset") == "paper":
+        system, trained = build_paper(PaperSettings(**settings))
+    else:
+        system = build_nano(NanoSettings.from_json(settings))
+        trained = system.network
+    fill(trained, checkpoint)
+    system.network.eval().requires_grad_(requires_grad=False).to(memory_format=torch.channels_last)
+    return replace(system, fingerprint=checkpoint.sha256)
+
+
+def _prompts() -> list[str]:
+    return [*(PROMPTS[expert] for expert in EXPERTS), POSITIVE, NEGATIVE]
+
+
+# --- nano ------------------------------------------------------------------------------------------------------------
 
 
 class NanoNetwork(nn.Module):
@@ -112,9 +175,10 @@ def build_nano(settings: NanoSettings) -> System:
 
     def condition(canvas: Image, percept: Percept) -> dict[str, Condition]:
         del canvas, percept
-        text = network.text([PROMPTS[expert] for expert in EXPERTS])
         views = {"detail": shrunken}
-        return {e: Condition(text=text[k : k + 1], view=views.get(e)) for k, e in enumerate(EXPERTS)}
+        text = network.text(_prompts()).split(1)
+        names = (*EXPERTS, *EXTRAS)
+        return {name: Condition(text=said, view=views.get(name)) for name, said in zip(names, text, strict=True)}
 
     return System(
         name="unires",
@@ -124,13 +188,64 @@ def build_nano(settings: NanoSettings) -> System:
         sampler=sample_ddim,
         network=network,
         experts=EXPERTS,
+        extras=EXTRAS,
         weights={"sr": 0.5, "denoise": 0.5},
         steps=2,
-        perceive=lambda canvas: Percept(),  # noqa: ARG005
+        perceive=_perceive,
         condition=condition,
-        match_colour=adain,
+        match_colour=partial(adain, pool=16),
+        cases=CASES,
         multiple=settings.network.factor * settings.network.stride,
     )
+
+
+def _perceive(canvas: Image) -> Percept:
+    """Understand nothing: UniRes has no captions."""
+    del canvas
+    return Percept()
+
+
+# --- paper -----------------------------------------------------------------------------------------------------------
+
+
+def build_paper(settings: PaperSettings) -> tuple[System, nn.Module]:
+    """Compose the paper preset from Stable Diffusion's parts; return it with the network that is trained."""
+    return compose_paper(load_stable_diffusion(find(settings.base)), settings)
+
+
+def compose_paper(parts: StableDiffusion, settings: PaperSettings) -> tuple[System, nn.Module]:
+    """Widen the U-Net for the concatenated latent, and wire the parts up."""
+    codec, process = VAE(parts.vae), DDPM.stable_diffusion()
+    widen_first_convolution(parts.unet, 2 * codec.channels)
+
+    def condition(canvas: Image, percept: Percept) -> dict[str, Condition]:
+        del percept
+        seen, shrunken = codec.encode(canvas), codec.encode(shrink_and_enlarge(canvas, settings.detail_factor))
+        text = parts.words(_prompts()).split(1)
+        names = (*EXPERTS, *EXTRAS)
+        return {
+            name: Condition(concat=shrunken if name == "detail" else seen, text=said)
+            for name, said in zip(names, text, strict=True)
+        }
+
+    system = System(
+        name="unires",
+        preset="paper",
+        codec=codec,
+        denoiser=Denoiser(StableDiffusionUNet(parts.unet, process.index), process, "noise"),
+        sampler=sample_ddim,
+        network=nn.ModuleDict({"unet": parts.unet, "vae": parts.vae, "words": parts.words}),
+        experts=EXPERTS,
+        extras=EXTRAS,
+        weights={"blind": 1.0},
+        steps=50,
+        perceive=_perceive,
+        condition=condition,
+        match_colour=adain,
+        cases=CASES,
+        multiple=codec.factor * 8,  # the U-Net halves its latent three times
+    )
+    return system, parts.unet
 
 
 # --- training --------------------------------------------------------------------------------------------------------
@@ -140,8 +255,8 @@ def draw_example(clean: torch.Tensor, rng: np.random.Generator, mix: TaskMix) ->
     """Degrade a crop by one task, and say which in words."""
     task = _pick(rng, mix.tasks)
     recipe = "clean" if rng.random() < mix.clean else _pick(rng, mix.sr_recipes) if task == "sr" else RECIPES[task]
-    made = recipes.degrade(clean, recipe, int(rng.integers(2**31)))
-    degraded = enlarge(made.image, (clean.shape[-2], clean.shape[-1]))
+    made = recipes.degrade_tensor(clean, recipe, int(rng.integers(2**31)))
+    degraded = enlarge(made.tensor, (clean.shape[-2], clean.shape[-1]))
     words_drawn = rng.random()
     if words_drawn < mix.quality_words:
         return Example(clean, degraded, POSITIVE)
@@ -161,37 +276,48 @@ def _pick(rng: np.random.Generator, shares: Mapping[str, float]) -> str:
 
 
 def training(options: Mapping[str, Any]) -> Training:
-    """Build the system untrained, with its recipe."""
+    """Build a preset untrained, with its recipe."""
     plain = dict(options)
     mix = TaskMix(**plain.pop("mix", {}))
-    settings = NanoSettings.from_json(plain)
+    example = partial(draw_example, mix=mix)
+    if plain.get("preset") == "paper":
+        return _paper_training(PaperSettings(**plain), example)
+    return _nano_training(NanoSettings.from_json(plain), example)
+
+
+def _nano_training(settings: NanoSettings, example: Callable[..., Example]) -> Training:
     system = build_nano(settings)
-    network = system.network
-    assert isinstance(network, NanoNetwork)  # noqa: S101
+    denoiser, words_of = system.denoiser, system.network.get_submodule("text")
 
     def loss(batch: Batch, rng: torch.Generator) -> dict[str, torch.Tensor]:
         clean, degraded = system.codec.encode(batch.reference), system.codec.encode(batch.degraded)
         t = _times(len(batch.prompts), batch.far_share, rng).to(clean.device)
         noise = torch.randn(clean.shape, generator=rng).to(clean.device) if settings.noise else clean
-        x = system.denoiser.mix(clean, system.denoiser.process.far_end(degraded, noise), t)
-        estimate = system.denoiser(x, t, Condition(text=network.text(batch.prompts)))
-        pixels, target = system.codec.decode(estimate).float(), batch.reference
-        return {
-            "l1": losses.l1(pixels, target),
-        }
+        x = denoiser.mix(clean, denoiser.process.far_end(degraded, noise), t)
+        estimate = denoiser(x, t, Condition(text=words_of(batch.prompts)))
+        return {"l1": losses.l1(system.codec.decode(estimate).float(), batch.reference)}
 
-    return Training(system, partial(draw_example, mix=mix), loss, VALIDATION)
+    return Training(system, system.network, settings.to_json(), example, loss)
 
 
-VALIDATION = {
-    "noise 25": ("noise-25", "denoise"),
-    "sensor": ("noise-sensor", "denoise"),
-    "line": ("motion-line", "motion"),
-    "shake": ("motion-shake", "motion"),
-    "disk": ("defocus-disk", "defocus"),
-    "x4": ("x4", "sr"),
-    "jpeg 20": ("jpeg-20", "sr"),
-}
+def _paper_training(settings: PaperSettings, example: Callable[..., Example]) -> Training:
+    """E || eps - eps_theta(z_t, t, z_LQ, s) ||^2, with image and text dropped independently."""
+    system, unet = build_paper(settings)
+    denoiser, words_of = system.denoiser, system.network.get_submodule("words")
+
+    def loss(batch: Batch, rng: torch.Generator) -> dict[str, torch.Tensor]:
+        with torch.no_grad():
+            clean, seen = system.codec.encode(batch.reference), system.codec.encode(batch.degraded)
+            text = words_of(batch.prompts)
+        count = len(batch.prompts)
+        t = (torch.randint(1000, (count,), generator=rng) + 1).to(clean.device) / 1000
+        kept = (torch.rand(count, generator=rng) >= settings.drop_image).to(clean.device)
+        noise = torch.randn(clean.shape, generator=rng).to(clean.device)
+        condition = Condition(concat=seen * kept[:, None, None, None], text=text)
+        predicted = denoiser.predict(denoiser.mix(clean, noise, t), t, condition)
+        return {"mse": losses.mse(predicted.float(), denoiser.target(clean, noise, t))}
+
+    return Training(system, unet, asdict(settings), example, loss)
 
 
 def _times(batch: int, far_share: float, rng: torch.Generator) -> torch.Tensor:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,19 +57,19 @@ def train(recipe: Recipe, data: Path, run: Path, resume: bool = False) -> Path: 
     with Log(run, recipe, state.step) as log:
         _run(training, recipe, state, photos, validation, log, run)
     _save(state, run / LAST)
-    return export(state.average, recipe, run / WEIGHTS)
+    return export(training, state.average, recipe, run / WEIGHTS, data=f"{len(photos)} photos of {data.name}")
 
 
 def _build(recipe: Recipe) -> tuple[Training, Training]:
     """Build the system twice: one to train, one to hold the average and be validated. Equal seeds, equal weights."""
     with torch.random.fork_rng():  # initialisation draws from the global state and leaves no trace there
-        torch.manual_seed(recipe.seed)
+        torch.manual_seed(recipe.seed)  # noqa: TID251 - nn.init takes no generator
         first, second = (system_module(recipe.system).training(recipe.options) for _ in range(2))
     return first, second
 
 
 def _start(training: Training, mirror: Training, recipe: Recipe) -> State:
-    network, average = (_placed(each.system.network) for each in (training, mirror))
+    network, average = (_placed(each) for each in (training, mirror))
     if recipe.start_from:
         network.load_state_dict(load_file(recipe.start_from))
     average.load_state_dict(network.state_dict())
@@ -81,11 +81,12 @@ def _start(training: Training, mirror: Training, recipe: Recipe) -> State:
     return State(network, average, optimiser)
 
 
-def _placed(network: nn.Module) -> nn.Module:
-    return network.to(choose_device()).to(memory_format=torch.channels_last)
+def _placed(training: Training) -> nn.Module:
+    training.system.network.to(choose_device()).to(memory_format=torch.channels_last)
+    return training.trained
 
 
-def _run(  # noqa: PLR0913, PLR0917
+def _run(
     training: Training, recipe: Recipe, state: State, photos: list[Any], validation: Validation, log: Log, run: Path
 ) -> None:
     device = choose_device()
@@ -102,8 +103,9 @@ def _run(  # noqa: PLR0913, PLR0917
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:
-    moved = (part.to(device).to(memory_format=torch.channels_last) for part in (batch.reference, batch.degraded))
-    return Batch(*moved, batch.prompts, batch.far_share)
+    images = (batch.reference, batch.degraded)
+    reference, degraded = (image.to(device).contiguous(memory_format=torch.channels_last) for image in images)
+    return replace(batch, reference=reference, degraded=degraded)
 
 
 def _generator(seed: int, step: int) -> torch.Generator:
@@ -123,8 +125,8 @@ def _update(state: State, loss: torch.Tensor, recipe: Recipe) -> None:
     state.step += 1
     decay = min(settings.ema, (1 + state.step) / (10 + state.step))
     with torch.no_grad():
-        ours, theirs = list(state.average.parameters()), list(state.network.parameters())
-        torch._foreach_lerp_(ours, theirs, 1 - decay)  # noqa: SLF001
+        for ours, theirs in zip(state.average.parameters(), state.network.parameters(), strict=True):
+            ours.lerp_(theirs, 1 - decay)
 
 
 def rate_at(step: int, steps: int, settings: Optimiser) -> float:
@@ -175,10 +177,19 @@ def _under(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def export(network: nn.Module, recipe: Recipe, path: Path) -> Path:
-    """Write weights as fp16 safetensors with the recipe that made them."""
+def export(  # noqa: PLR0913 - what a checkpoint says about itself
+    training: Training, network: nn.Module, recipe: Recipe, path: Path, *, data: str = "", scores: str = ""
+) -> Path:
+    """Write weights as fp16 safetensors with the settings, recipe, data and scores that belong to them."""
     tensors = {name: value.half().contiguous() for name, value in network.state_dict().items()}
-    metadata = {"system": recipe.system, "recipe": json.dumps(recipe.to_json()), "commit": _commit()}
+    metadata = {
+        "system": recipe.system,
+        "settings": json.dumps(training.settings),
+        "recipe": json.dumps(recipe.to_json()),
+        "commit": _commit(),
+        "data": data,
+        "scores": scores,
+    }
     save_file(tensors, path, metadata)
     return path
 
@@ -188,7 +199,7 @@ def _commit() -> str:
     here = Path(__file__).parent
     command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

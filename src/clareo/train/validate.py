@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clareo.degrade.recipes import degrade
+from clareo.degrade.recipes import degrade_tensor
 from clareo.latents import enlarge
 from clareo.quality.reference import psnr
 from clareo.system import Training
@@ -20,9 +20,7 @@ class Validation:
 
     def __init__(self, training: Training, photos: list[NDArray[np.uint8]], crop: int, seed: int) -> None:
         self._training = training
-        self._rows = {
-            name: _pairs(photos, crop, recipe, seed) for name, (recipe, _) in training.validation.items()
-        }
+        self._rows = {name: _pairs(photos, crop, recipe, seed) for name, (recipe, _) in training.system.cases.items()}
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
@@ -32,7 +30,7 @@ class Validation:
     def _gain(self, row: str) -> float:
         reference, degraded = self._rows[row]
         system = self._training.system
-        _, expert = self._training.validation[row]
+        _, expert = self._training.system.cases[row]
         condition: Condition = system.condition(degraded[:1], Percept())[expert].expand(len(degraded))
         device = next(system.network.parameters()).device
         x = system.codec.encode(degraded.to(device))
@@ -44,11 +42,10 @@ def _pairs(photos: list[NDArray[np.uint8]], crop: int, recipe: str, seed: int) -
     """Cut the centres of photos and degrade them."""
     chosen = (photos * CROPS)[:CROPS]
     clean = [_centre(photo, crop) for photo in chosen]
-    degraded = [enlarge(degrade(c, recipe, seed + i).image, (crop, crop)) for i, c in enumerate(clean)]
+    degraded = [enlarge(degrade_tensor(c, recipe, seed + i).tensor, (crop, crop)) for i, c in enumerate(clean)]
     return torch.stack(clean), torch.stack(degraded)
 
 
 def _centre(photo: NDArray[np.uint8], crop: int) -> torch.Tensor:
     top, left = (photo.shape[0] - crop) // 2, (photo.shape[1] - crop) // 2
     return torch.from_numpy(photo[top : top + crop, left : left + crop].copy()).permute(2, 0, 1).float() / 255
-

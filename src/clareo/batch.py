@@ -1,0 +1,233 @@
+"""Many photos: which file goes where, one outcome and one sidecar each. A bad photo stops nobody else."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import clareo
+from clareo.checkpoints import file_hash
+from clareo.degrade import RECIPES, Degraded, Record, degrade
+from clareo.errors import ClareoError, PhotoError, UnknownNameError, UsageError
+from clareo.io import SUFFIXES, Photo, atomic, output_suffix, read_photo, write_photo
+from clareo.restore import restore
+from clareo.system import System
+from clareo.types import Restoration
+
+
+@dataclass(frozen=True)
+class Job:
+    """One photo, where it goes, and the keywords of `clareo.restore` that it is restored with."""
+
+    source: Path
+    target: Path
+    sidecar: Path
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job: a restoration, or the reason why there is none."""
+
+    job: Job
+    restoration: Restoration | None = None
+    error: str = ""
+    skipped: bool = False  # finished by an earlier run
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that ``--json`` prints."""
+        if self.skipped:
+            return {"input": str(self.job.source), "output": str(self.job.target), "skipped": True}
+        done = self.restoration
+        if done is None:
+            return {"input": str(self.job.source), "error": self.error}
+        return {
+            "input": str(self.job.source),
+            "output": str(self.job.target),
+            "seconds": round(done.seconds, 3),
+            "system": done.system,
+            "preset": done.preset,
+            "plan": done.plan.to_json(),
+            "percept": done.percept.to_json(),
+            "before": _assessed(done.before),
+            "after": None if done.after is None else {"score": done.after.score},
+            "trust": None if done.trust is None else {"score": done.trust},
+        }
+
+
+def _assessed(assessment: Any) -> dict[str, Any] | None:  # noqa: ANN401
+    if assessment is None:
+        return None
+    return {"score": assessment.score, "degradations": dict(assessment.degradations)}
+
+
+# --- which file goes where -------------------------------------------------------------------------------------------
+
+
+def find_photos(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """Return each photo with its place below the folder it was found in; files are taken as they are."""
+    found: list[tuple[Path, Path]] = []
+    for path in paths:
+        if not path.is_dir():
+            found.append((path, Path(path.name)))
+            continue
+        try:
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        except OSError as error:
+            msg = f"{path}: {error.strerror}"
+            raise PhotoError(msg) from error
+        if not inside:
+            msg = f"{path}: no photos in this folder (looked for {', '.join(sorted(SUFFIXES))})"
+            raise PhotoError(msg)
+        found += [(p, p.relative_to(path)) for p in inside]
+    return found
+
+
+def make_jobs(paths: Sequence[Path], out: Path, options: Mapping[str, Any]) -> list[Job]:
+    """Plan a batch: OUT is a file for one photo when it has a photo's suffix, else a folder."""
+    photos = find_photos(paths)
+    if out.suffix.lower() in SUFFIXES and not out.is_dir():
+        if len(photos) != 1:
+            msg = f"{out} is one file, but there are {len(photos)} photos; give a folder"
+            raise UsageError(msg)
+        return [Job(photos[0][0], out, out.with_suffix(".clareo.json"), options)]
+    targets = [out / place.with_suffix(output_suffix(place)) for _, place in photos]
+    twice = [str(target) for target, count in Counter(targets).items() if count > 1]
+    if twice:
+        msg = f"several photos would be written to {', '.join(twice)}; restore their folders one by one"
+        raise UsageError(msg)
+    stems = Counter(target.with_suffix("") for target in targets)
+    return [
+        Job(source, target, _sidecar(target, alone=stems[target.with_suffix("")] == 1), options)
+        for (source, _), target in zip(photos, targets, strict=True)
+    ]
+
+
+def _sidecar(target: Path, alone: bool) -> Path:  # noqa: FBT001
+    """NAME.clareo.json; with the suffix in NAME where two photos differ in nothing else."""
+    return target.with_suffix(".clareo.json") if alone else target.with_name(target.name + ".clareo.json")
+
+
+# --- the work --------------------------------------------------------------------------------------------------------
+
+
+def run(
+    jobs: Sequence[Job],
+    system: System,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    keep_going: bool = True,
+) -> Iterator[Outcome]:
+    """Do the jobs in order, and yield what became of each."""
+    for job in jobs:
+        try:
+            yield _one(job, system, overwrite=overwrite, resume=resume)
+        except UsageError:
+            raise  # the same for every photo
+        except (ClareoError, MemoryError) as error:
+            yield Outcome(job, error=str(error) or f"{job.source}: not enough memory")
+            if not keep_going:
+                return
+
+
+def _one(job: Job, system: System, *, overwrite: bool, resume: bool) -> Outcome:
+    if job.target.exists() and not overwrite:
+        if resume and _finished(job, system):
+            return Outcome(job, skipped=True)
+        if not resume:
+            msg = f"{job.target}: exists already; --overwrite replaces it"
+            raise PhotoError(msg)
+    if job.target.resolve() == job.source.resolve():
+        msg = f"{job.source}: would be overwritten by its own restoration; choose another output"
+        raise PhotoError(msg)
+    limit = {k: job.options[k] for k in ("max_megapixels",) if k in job.options}
+    photo = read_photo(job.source, **limit)
+    done = restore(photo, system=system, **job.options)
+    write_photo(done.tensor, photo, job.target)
+    _write_sidecar(job, system, done)
+    return Outcome(job, done)
+
+
+def _write_sidecar(job: Job, system: System, done: Restoration) -> None:
+    account = {
+        "clareo": clareo.__version__,
+        "input": {"name": job.source.name, "sha256": file_hash(job.source)},
+        "output": {"name": job.target.name, "sha256": file_hash(job.target)},
+        "system": done.system,
+        "preset": done.preset,
+        "weights_sha256": system.fingerprint,
+        "plan": done.plan.to_json(),
+        "percept": done.percept.to_json(),
+    }
+    with atomic(job.sidecar) as partial:
+        partial.write_text(json.dumps(account, indent=1), encoding="utf-8")
+
+
+def _finished(job: Job, system: System) -> bool:
+    """Tell whether a run with the same photo, weights and version has left this very output."""
+    try:
+        account = json.loads(job.sidecar.read_text(encoding="utf-8"))
+        return bool(
+            account["clareo"] == clareo.__version__
+            and account["weights_sha256"] == system.fingerprint
+            and account["input"]["sha256"] == file_hash(job.source)
+            and account["output"]["sha256"] == file_hash(job.target)
+            and _same_options(account["plan"], job.options)
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _same_options(plan: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
+    """Compare what the caller decided; what was left open may stay as it was."""
+    if options.get("plan") is not None:
+        return bool(options["plan"].to_json() == plan)
+    decided = {key: options.get(key) for key in ("weights", "steps", "seed", "upscale", "tile")}
+    same = all(value is None or plan[key] == value for key, value in decided.items())
+    return same and options.get("detail") is None
+
+
+# --- degrading -------------------------------------------------------------------------------------------------------
+
+
+def degrade_batch(
+    paths: Sequence[Path], out: Path, recipe: str, seed: int, count: int, *, overwrite: bool = False
+) -> Iterator[tuple[str, str]]:
+    """Degrade photos into a folder, each with NAME.record.json beside it; yield (what was done, what went wrong)."""
+    record = Record.from_json(Path(recipe).read_text(encoding="utf-8")) if Path(recipe).is_file() else None
+    if record is None and recipe not in RECIPES:
+        raise UnknownNameError.of("recipe", recipe, RECIPES)
+    if count < 1:
+        msg = f"count must be at least 1, not {count}"
+        raise UsageError(msg)
+    for number, (source, place) in enumerate(find_photos(paths)):
+        for version in range(count):
+            name = place.with_suffix(".png") if count == 1 else place.with_name(f"{place.stem}-{version}.png")
+            try:
+                made = _degraded(source, recipe, seed + number * count + version, record)
+                yield _keep_degraded(made, source, out / name, overwrite=overwrite), ""
+            except UsageError:
+                raise
+            except ClareoError as error:
+                yield "", str(error)
+
+
+def _degraded(source: Path, recipe: str, seed: int, record: Record | None) -> Degraded:
+    if record is None:
+        return degrade(source, recipe, seed)
+    return Degraded(record.apply(read_photo(source).pixels[0]), record)
+
+
+def _keep_degraded(made: Degraded, source: Path, target: Path, *, overwrite: bool) -> str:
+    if target.exists() and not overwrite:
+        msg = f"{target}: exists already; --overwrite replaces it"
+        raise PhotoError(msg)
+    write_photo(made.tensor[None], Photo(made.tensor[None]), target)
+    with atomic(target.with_suffix(".record.json")) as partial:
+        partial.write_text(made.record.to_json(), encoding="utf-8")
+    return f"{target}  from {source}: {made.record.prompt()}"

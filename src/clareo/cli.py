@@ -1,0 +1,241 @@
+"""The command line: each command parses, calls one public function and prints.
+
+Results go to stdout, progress and reasons to stderr. Exit status: 0 all done, 1 some photo failed, 2 wrong usage.
+Nothing heavy is imported before the arguments are known to be right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import clareo
+from clareo.errors import ClareoError, UsageError
+
+SYSTEMS = "see `clareo models`"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit status."""
+    parsed = build_parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = parsed.command
+    try:
+        return command(parsed)
+    except UsageError as error:
+        return _complain(error, 2)
+    except ClareoError as error:
+        return _complain(error, 1)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _complain(error: Exception, status: int) -> int:
+    if os.environ.get("CLAREO_DEBUG") == "1":
+        raise error
+    print(f"clareo: {error}", file=sys.stderr)
+    return status
+
+
+# --- arguments -------------------------------------------------------------------------------------------------------
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the whole command line."""
+    parser = argparse.ArgumentParser("clareo", description="Restore photos, and say what was wrong with them.")
+    parser.add_argument("--version", action="version", version=f"clareo {clareo.__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_restore(commands)
+    _add_degrade(commands)
+    _add_train(commands)
+    _add_bench(commands)
+    models = commands.add_parser("models", help="what is installed, its size, licence, training data and scores")
+    models.add_argument("name", nargs="?", metavar="NAME")
+    models.add_argument("--json", action="store_true")
+    models.set_defaults(command=_models)
+    doctor = commands.add_parser("doctor", help="what this machine can run, what is missing, what to install")
+    doctor.set_defaults(command=_doctor)
+    return parser
+
+
+def _add_restore(commands: Any) -> None:  # noqa: ANN401 - argparse keeps this type to itself
+    restore = commands.add_parser("restore", help="restore photos or folders of photos")
+    restore.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="photos or folders")
+    restore.add_argument("-o", "--out", required=True, type=Path, help="a folder, or a file for one photo")
+    restore.add_argument("--system", help="restoration method (default: unires)")
+    restore.add_argument("--preset", help="nano (default), or a folder or hub name with weights")
+    restore.add_argument("--upscale", type=int, choices=(1, 2, 3, 4), help="enlarge by this factor (default: 1)")
+    restore.add_argument("--steps", type=int, help="1 is the most faithful, more are crisper")
+    restore.add_argument("--seed", type=int, help="of all noise (default: 0)")
+    restore.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
+    restore.add_argument("--precision", choices=("auto", "fp32", "bf16"), help="default: auto")
+    restore.add_argument("--weights", help="how much each expert counts, like sr=0.4,denoise=0.6; they sum to 1")
+    restore.add_argument("--detail", type=float, help="0 keeps to the photo, 1 invents freely")
+    restore.add_argument("--plan", type=Path, help="repeat the plan of an earlier restoration (NAME.clareo.json)")
+    restore.add_argument("--tile", type=int, help="photo pixels along a tile (default: 512)")
+    restore.add_argument("--max-megapixels", type=float, help="refuse larger photos (default: 100)")
+    restore.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    restore.add_argument("--resume", action="store_true", help="skip photos that an earlier run has finished")
+    restore.add_argument(
+        "--keep-going", action=argparse.BooleanOptionalAction, default=True, help="go on after a photo that failed"
+    )
+    restore.add_argument("--report", type=Path, help="write before and after of all photos into one HTML file")
+    restore.add_argument("--json", action="store_true", help="print one JSON object a photo")
+    restore.set_defaults(command=_restore)
+
+
+def _add_degrade(commands: Any) -> None:  # noqa: ANN401
+    degrade = commands.add_parser("degrade", help="damage good photos, with a record of what was done")
+    degrade.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="photos or folders")
+    degrade.add_argument("-o", "--out", required=True, type=Path, help="a folder")
+    degrade.add_argument("--recipe", default="realesrgan", help="name of a recipe, or a record file to repeat")
+    degrade.add_argument("--seed", type=int, default=0)
+    degrade.add_argument("--count", type=int, default=1, help="versions of each photo (default: 1)")
+    degrade.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    degrade.set_defaults(command=_degrade)
+
+
+def _add_train(commands: Any) -> None:  # noqa: ANN401
+    train = commands.add_parser("train", help="train a system from a recipe and a folder of clean photos")
+    train.add_argument("recipe", type=Path, metavar="RECIPE", help="a TOML file, see recipes/")
+    train.add_argument("overrides", nargs="*", metavar="key=value", help="keys of the recipe, like optimiser.rate=1e-4")
+    train.add_argument("--data", required=True, type=Path, help="a folder of clean photos")
+    train.add_argument("-o", "--out", type=Path, default=Path("runs/run"), help="where the run is kept")
+    train.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
+    train.set_defaults(command=_train)
+
+
+def _add_bench(commands: Any) -> None:  # noqa: ANN401
+    bench = commands.add_parser("bench", help="measure a system on clean photos with known degradations")
+    bench.add_argument("--data", required=True, type=Path, help="a folder of clean photos")
+    bench.add_argument("--system", default="unires")
+    bench.add_argument("--preset", default="nano")
+    bench.add_argument("--steps", type=int, nargs="+", default=[1, 4])
+    bench.add_argument("--limit", type=int, help="use the first so many photos")
+    bench.add_argument("--speed", action="store_true", help="measure seconds instead of quality")
+    bench.add_argument("-o", "--out", type=Path, default=Path("bench"), help="folder for the CSV and the table")
+    bench.set_defaults(command=_bench)
+
+
+# --- commands --------------------------------------------------------------------------------------------------------
+
+
+def _restore(parsed: argparse.Namespace) -> int:
+    from clareo import batch, planning  # noqa: PLC0415
+
+    told = vars(parsed)
+    options = {key: told[key] for key in ("upscale", "steps", "seed", "precision", "detail", "tile", "max_megapixels")}
+    options = {key: value for key, value in options.items() if value is not None} | {"device": parsed.device}
+    if parsed.weights is not None:
+        options["weights"] = planning.parse_weights(parsed.weights)
+    name, preset = parsed.system, parsed.preset
+    if parsed.plan is not None:
+        _refuse_beside_plan(options)
+        options["plan"], kept = planning.read_plan(parsed.plan)
+        name, preset = name or kept.get("system"), preset or kept.get("preset")
+    jobs = batch.make_jobs(parsed.paths, parsed.out, options)
+    system = clareo.load_system(name or "unires", preset or "nano")
+    outcomes = []
+    work = batch.run(jobs, system, overwrite=parsed.overwrite, resume=parsed.resume, keep_going=parsed.keep_going)
+    for outcome in work:
+        outcomes.append(outcome)
+        _tell(outcome, len(outcomes), len(jobs), as_json=parsed.json)
+    if parsed.report is not None:
+        from clareo.report import write_report  # noqa: PLC0415
+
+        write_report(outcomes, parsed.report)
+    return 1 if any(outcome.error for outcome in outcomes) else 0
+
+
+def _refuse_beside_plan(options: dict[str, Any]) -> None:
+    clash = sorted(set(options) & {"upscale", "steps", "seed", "precision", "detail", "tile", "weights"})
+    if clash:
+        msg = f"--plan already decides {', '.join(clash)}; edit the plan file, or leave --plan out"
+        raise UsageError(msg)
+
+
+def _tell(outcome: Any, number: int, total: int, *, as_json: bool) -> None:  # noqa: ANN401 - lazily imported type
+    print(f"[{number}/{total}] {outcome.job.source}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(outcome.to_json()), flush=True)
+    if outcome.error:
+        print(f"clareo: {outcome.error}", file=sys.stderr)
+    elif not as_json and outcome.skipped:
+        print(f"{outcome.job.target}  done before", flush=True)
+    elif not as_json:
+        print(f"{outcome.job.target}  {outcome.restoration.seconds:.1f} s", flush=True)
+
+
+def _degrade(parsed: argparse.Namespace) -> int:
+    from clareo.batch import degrade_batch  # noqa: PLC0415
+
+    failed = False
+    for line, error in degrade_batch(
+        parsed.paths, parsed.out, parsed.recipe, parsed.seed, parsed.count, overwrite=parsed.overwrite
+    ):
+        failed |= bool(error)
+        print(f"clareo: {error}" if error else line, file=sys.stderr if error else sys.stdout)
+    return int(failed)
+
+
+def _train(parsed: argparse.Namespace) -> int:
+    from clareo.train.loop import train  # noqa: PLC0415
+    from clareo.train.recipe import read_recipe  # noqa: PLC0415
+
+    pairs = [text.partition("=") for text in parsed.overrides]
+    if any(not equals for _, equals, _ in pairs):
+        msg = f"overrides are written key=value, not {' '.join(parsed.overrides)}"
+        raise UsageError(msg)
+    recipe = read_recipe(parsed.recipe, {key: value for key, _, value in pairs})
+    print(train(recipe, parsed.data, parsed.out, resume=parsed.resume))
+    return 0
+
+
+def _bench(parsed: argparse.Namespace) -> int:
+    from clareo import bench  # noqa: PLC0415
+
+    system = clareo.load_system(parsed.system, parsed.preset)
+    if parsed.speed:
+        print(bench.speed(system))
+        return 0
+    print(bench.quality(system, parsed.data, parsed.out, tuple(parsed.steps), parsed.limit))
+    return 0
+
+
+def _models(parsed: argparse.Namespace) -> int:
+    from dataclasses import asdict  # noqa: PLC0415
+
+    from clareo.checkpoints import packaged  # noqa: PLC0415
+    from clareo.errors import UnknownNameError  # noqa: PLC0415
+
+    entries = packaged()
+    if parsed.name is not None and parsed.name not in entries:
+        raise UnknownNameError.of("model", parsed.name, entries)
+    chosen = [entries[parsed.name]] if parsed.name else list(entries.values())
+    if parsed.json:
+        print(json.dumps([asdict(entry) for entry in chosen]))
+        return 0
+    for entry in chosen:
+        size = entry.path.stat().st_size / 1e6
+        print(f"{entry.name}  {entry.parameters / 1e6:.1f} M parameters, {size:.1f} MB, licence {entry.licence}")
+        print(f"  trained on  {entry.trained_on}\n  scores      {entry.scores}\n  sha256      {entry.sha256}")
+    return 0
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    from clareo.doctor import examine  # noqa: PLC0415
+
+    healthy = True
+    for line in examine():
+        healthy &= not line.startswith("missing")
+        print(line)
+    return 0 if healthy else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

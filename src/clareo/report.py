@@ -1,0 +1,81 @@
+"""One HTML file that shows a batch: before and after under a slider. Nothing is loaded from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import PIL.Image
+import PIL.ImageOps
+
+from clareo.batch import Outcome
+from clareo.io import atomic
+
+WIDTH = 480  # pixels of a thumbnail
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>clareo report</title>
+<style>
+ :root {{ color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif; }}
+ body {{ margin: 2rem auto; max-width: 1080px; padding: 0 1rem; }}
+ main {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 1.5rem; }}
+ figure {{ margin: 0; }}
+ .pair {{ position: relative; overflow: hidden; border-radius: 6px; --cut: 50%; }}
+ .pair img {{ display: block; width: 100%; }}
+ .pair .after {{ position: absolute; inset: 0; clip-path: inset(0 0 0 var(--cut)); }}
+ .pair::after {{ content: ""; position: absolute; top: 0; bottom: 0; left: var(--cut); width: 2px; background: #fff; }}
+ input {{ width: 100%; margin: .4rem 0; }}
+ figcaption {{ overflow-wrap: anywhere; }}
+ small {{ opacity: .75; }}
+ .failed {{ border-left: 4px solid #c33; padding-left: .8rem; }}
+</style></head><body>
+<h1>clareo report</h1><p>{summary}</p><main>
+{figures}
+</main>
+<script>
+ for (const slider of document.querySelectorAll("input"))
+   slider.oninput = () => slider.previousElementSibling.style.setProperty("--cut", slider.value + "%");
+</script></body></html>
+"""
+
+FIGURE = """<figure><div class="pair"><img alt="before: {name}" src="{before}"><img class="after" alt="after: {name}" \
+src="{after}"></div><input type="range" value="50" aria-label="before and after"><figcaption><b>{name}</b> \
+{size}<br><small>{plan}</small></figcaption></figure>"""
+
+
+def write_report(outcomes: Sequence[Outcome], path: Path) -> Path:
+    """Write the report of a batch."""
+    done = sum(outcome.restoration is not None for outcome in outcomes)
+    failed = sum(bool(outcome.error) for outcome in outcomes)
+    figures = "\n".join(_figure(outcome) for outcome in outcomes if not outcome.skipped)
+    summary = f"{done} restored, {failed} failed. Left of the line: before; right: after."
+    with atomic(path) as partial:
+        partial.write_text(PAGE.format(summary=summary, figures=figures), encoding="utf-8")
+    return path
+
+
+def _figure(outcome: Outcome) -> str:
+    name = html.escape(outcome.job.source.name)
+    done = outcome.restoration
+    if done is None:
+        return f'<figure class="failed"><figcaption><b>{name}</b><br>{html.escape(outcome.error)}</figcaption></figure>'
+    weights = ", ".join(f"{expert} {weight:g}" for expert, weight in done.plan.weights.items() if weight)
+    plan = f"{done.system} · {weights} · {done.plan.steps} steps · seed {done.plan.seed} · {done.seconds:.1f} s"
+    with PIL.Image.open(outcome.job.source) as source:
+        before = (
+            PIL.ImageOps.exif_transpose(source).convert("RGB").resize(done.image.size, PIL.Image.Resampling.BICUBIC)
+        )
+    size = f"{done.image.width} x {done.image.height}"
+    return FIGURE.format(name=name, before=_embedded(before), after=_embedded(done.image), size=size, plan=plan)
+
+
+def _embedded(picture: PIL.Image.Image) -> str:
+    small = picture.convert("RGB")
+    small.thumbnail((WIDTH, WIDTH))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=88)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,0 +1,119 @@
+"""The path of a photo, from top to bottom."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from clareo import planning
+from clareo.devices import DeviceName, Precision, choose_device, choose_precision
+from clareo.diffusion.guidance import Guidance, guide
+from clareo.diffusion.samplers import even_times
+from clareo.diffusion.tiling import Tiles, tiled
+from clareo.errors import RestorationError, UsageError
+from clareo.io import MAX_MEGAPIXELS, as_photo, to_picture
+from clareo.latents import fit
+from clareo.system import System, load_system
+from clareo.types import Image, Percept, Plan, Restoration
+
+OVERLAP = 64  # photo pixels that neighbouring tiles share
+NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+
+
+def restore(  # noqa: PLR0913 - keyword-only, one per thing a user may decide
+    photo: Any,  # noqa: ANN401 - path, Pillow image, array or tensor
+    *,
+    system: str | System = "unires",
+    preset: str = "nano",
+    upscale: int = 1,
+    weights: Mapping[str, float] | None = None,
+    detail: float | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    tile: int = planning.TILE,
+    device: DeviceName = "auto",
+    precision: Precision = "auto",
+    percept: Percept | None = None,
+    plan: Plan | None = None,
+    max_megapixels: float = MAX_MEGAPIXELS,
+) -> Restoration:
+    """Restore one photo.
+
+    Args:
+        photo: a path, a Pillow image, an array (H, W, 3) or a float tensor (3, H, W) in [0, 1].
+        system: a name from `list_systems`, or a system from `load_system` for many photos.
+        preset: "nano", or a folder or hub name with weights.
+        upscale: 1 to 4.
+        weights: how much each expert counts; they sum to 1.
+        detail: 0 keeps to the photo, 1 invents freely.
+        steps: denoising steps; one is the most faithful, more are crisper.
+        seed: of all noise.
+        tile: photo pixels along a tile.
+        device: "auto", "cpu", "cuda" or "mps".
+        precision: "auto", "fp32" or "bf16".
+        percept: what the photo shows, in place of what the system perceives.
+        plan: an earlier plan to repeat, in place of all of the above.
+        max_megapixels: refuse larger files.
+
+    >>> import clareo, torch
+    >>> out = clareo.restore(torch.rand(3, 32, 48), upscale=2, steps=1)
+    >>> out.image.size
+    (96, 64)
+    """
+    began = time.perf_counter()
+    source = as_photo(photo, max_megapixels)
+    system = load_system(system, preset) if isinstance(system, str) else system
+    place = choose_device(device)
+    if plan is None:
+        form = NAMES[choose_precision(precision, place)]
+        plan = planning.choose(
+            system, weights=weights, detail=detail, steps=steps, seed=seed, upscale=upscale, tile=tile, precision=form
+        )
+    tensor, percept = _run(source.pixels, system, planning.check(plan, system), percept, place)
+    seconds = time.perf_counter() - began
+    return Restoration(to_picture(tensor, source), tensor, plan, percept, seconds, system.name, system.preset)
+
+
+@torch.inference_mode()
+def _run(
+    photo: Image, system: System, plan: Plan, percept: Percept | None, place: torch.device
+) -> tuple[Image, Percept]:
+    height, width = photo.shape[-2] * plan.upscale, photo.shape[-1] * plan.upscale
+    canvas = fit(photo, plan.upscale, system.multiple)
+    percept = percept or system.perceive(canvas)
+
+    system.network.to(place)
+    with torch.autocast(place.type, torch.bfloat16, enabled=plan.precision == "bf16"):
+        branches = system.condition(canvas.to(place), percept)
+        latent = _start(system, canvas, plan).to(place)
+        tiles = _tiles(system, plan)
+        whole = max(latent.shape[-2:]) <= tiles.side  # large photos take their experts one by one, to save memory
+        denoise = guide(tiled(system.denoiser, tiles), branches, Guidance(plan.weights), together=whole)
+        rng = torch.Generator().manual_seed(plan.seed + 1)
+        latent = system.sampler(denoise, latent, even_times(plan.steps), system.denoiser.process, rng)
+        restored = system.codec.decode(latent).float().cpu()
+
+    restored = system.match_colour(restored[..., :height, :width], canvas[..., :height, :width])
+    if not bool(torch.isfinite(restored).all()):
+        msg = "the restored photo holds values that are not finite"
+        raise RestorationError(msg)
+    return restored.clamp_(0, 1), percept
+
+
+def _start(system: System, canvas: Image, plan: Plan) -> torch.Tensor:
+    """Set out from the far end. The noise is one field for the whole photo, whatever the tiles."""
+    degraded = system.codec.encode(canvas)
+    noise = torch.randn(degraded.shape, generator=torch.Generator().manual_seed(plan.seed))
+    return system.denoiser.process.start(degraded, noise)
+
+
+def _tiles(system: System, plan: Plan) -> Tiles:
+    factor = system.codec.factor
+    multiple = max(1, system.multiple // factor)
+    if plan.tile < 2 * OVERLAP:
+        msg = f"tiles must be at least {2 * OVERLAP} px wide, not {plan.tile}"
+        raise UsageError(msg)
+    return Tiles(plan.tile // factor // multiple * multiple, OVERLAP // factor, multiple)

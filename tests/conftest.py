@@ -1,0 +1,57 @@
+"""What several tests need: a real photo, a loaded system, the command line in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import clareo
+from clareo import cli
+from clareo.system import System
+
+
+@pytest.fixture(scope="session")
+def astronaut() -> NDArray[np.uint8]:
+    """A photo of the public domain that scikit-image carries: (128, 160, 3)."""
+    from skimage import data
+
+    return np.ascontiguousarray(data.astronaut()[20:148, 150:310])
+
+
+@pytest.fixture(scope="session")
+def photo(astronaut: NDArray[np.uint8]) -> torch.Tensor:
+    """The same as (1, 3, 128, 160)."""
+    return torch.from_numpy(astronaut).permute(2, 0, 1)[None].float() / 255
+
+
+@pytest.fixture(scope="session")
+def unires() -> System:
+    return clareo.load_system("unires")
+
+
+@dataclass
+class Said:
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run_cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Run `clareo ...` in this process."""
+
+    def run(*arguments: str | Path) -> Said:
+        try:
+            status = cli.main([str(argument) for argument in arguments])
+        except SystemExit as leave:
+            status = int(leave.code or 0)
+        said = capsys.readouterr()
+        return Said(status, said.out, said.err)
+
+    return run

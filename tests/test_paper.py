@@ -1,0 +1,158 @@
+"""UniRes at paper scale: shapes on the meta device, and the whole path on a tiny folder in diffusers' layout."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import clareo
+from clareo.backbones.pretrained import StableDiffusionUNet, widen_first_convolution
+from clareo.diffusion.process import DDPM
+from clareo.errors import CheckpointError
+from clareo.systems import unires
+from clareo.train.loop import train
+from clareo.train.recipe import parse_recipe
+from clareo.types import Condition
+
+diffusers = pytest.importorskip("diffusers")
+transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.slow
+
+SD_UNET = {  # Stable Diffusion 1.5
+    "sample_size": 64,
+    "cross_attention_dim": 768,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "attention_head_dim": 8,
+}
+
+
+def test_paper_shapes_on_the_meta_device() -> None:
+    """865 M parameters (sheet, section 2): SD's 859.5 M and four more input channels; 8x64x64 in, 4x64x64 out."""
+    with torch.device("meta"):
+        unet = diffusers.UNet2DConditionModel(**SD_UNET)
+        before = sum(p.numel() for p in unet.parameters())
+        widen_first_convolution(unet, 8)
+        after = sum(p.numel() for p in unet.parameters())
+        backbone = StableDiffusionUNet(unet, DDPM.stable_diffusion().index)
+        condition = Condition(concat=torch.empty(2, 4, 64, 64), text=torch.empty(2, 77, 768))
+        out = backbone(torch.empty(2, 4, 64, 64), torch.ones(2), condition)
+    assert before == 859_520_964
+    assert after - before == 320 * 4 * 9
+    assert after == pytest.approx(865e6, rel=0.01)
+    assert out.shape == (2, 4, 64, 64)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Stable Diffusion in miniature, with random weights."""
+    place = tmp_path_factory.mktemp("tiny-sd")
+    torch.random.manual_seed(0)
+    blocks = {"block_out_channels": (8, 16), "norm_num_groups": 4, "layers_per_block": 1}
+    diffusers.UNet2DConditionModel(
+        sample_size=8,
+        cross_attention_dim=16,
+        attention_head_dim=4,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        **blocks,
+    ).save_pretrained(place / "unet")
+    diffusers.AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        **blocks,
+    ).save_pretrained(place / "vae")
+    config = transformers.CLIPTextConfig(
+        vocab_size=600,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
+    transformers.CLIPTextModel(config).save_pretrained(place / "text_encoder")
+    write_tokenizer(place / "tokenizer")
+    return place
+
+
+def write_tokenizer(place: Path) -> None:
+    """Write a CLIP tokenizer that knows single letters."""
+    letters = [chr(c) for c in range(33, 127)]
+    words = ["<|startoftext|>", "<|endoftext|>", *letters, *(letter + "</w>" for letter in letters)]
+    place.mkdir()
+    (place / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}))
+    (place / "merges.txt").write_text("#version: 0.2\n")
+    settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "pad_token": "<|endoftext|>"}
+    (place / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+def test_new_input_channels_change_nothing_at_first(folder: Path) -> None:
+    """Step 0 equals the prior: whatever is concatenated, the widened U-Net says what it said."""
+    unet = diffusers.UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
+    x, text, t = torch.randn(1, 4, 8, 8), torch.randn(1, 77, 16), torch.ones(1)
+    backbone = StableDiffusionUNet(unet, DDPM.stable_diffusion().index)
+    with torch.no_grad():
+        before = backbone(x, t, Condition(text=text))
+        widen_first_convolution(unet, 8)
+        after = backbone(x, t, Condition(text=text, concat=torch.randn(1, 4, 8, 8)))
+    assert torch.allclose(before, after, atol=1e-6)
+
+
+def test_tiny_folder_loads_restores_and_repeats(folder: Path, photo: torch.Tensor) -> None:
+    system = clareo.load_system("unires", str(folder))
+    assert system.preset == "paper"
+    image = photo[..., :50, :70]
+    weights = {"sr": 0.6, "denoise": 0.6, "detail": -0.2}
+    first, second = (clareo.restore(image, system=system, weights=weights, steps=2, seed=3) for _ in "ab")
+    assert first.tensor.shape == image.shape
+    assert torch.equal(first.tensor, second.tensor)
+    pair = {"sr": 1.0, "positive": 1.0, "negative": -1.0}
+    assert clareo.restore(image, system=system, weights=pair, steps=1).tensor.shape == image.shape
+
+
+def test_detail_sees_a_shrunken_photo(folder: Path, photo: torch.Tensor) -> None:
+    system = clareo.load_system("unires", str(folder))
+    with torch.no_grad():
+        branches = system.condition(photo[..., :32, :32], system.perceive(photo))
+    assert torch.equal(branches["sr"].concat, branches["blind"].concat)  # type: ignore[arg-type]
+    assert not torch.equal(branches["sr"].concat, branches["detail"].concat)  # type: ignore[arg-type]
+    assert torch.equal(branches["sr"].text, branches["detail"].text)  # type: ignore[arg-type]
+
+
+def test_tiny_folder_trains_two_steps_and_the_run_restores(
+    folder: Path, astronaut: NDArray[np.uint8], photo: torch.Tensor, tmp_path: Path
+) -> None:
+    (tmp_path / "photos").mkdir()
+    PIL.Image.fromarray(astronaut).save(tmp_path / "photos" / "a.png")
+    recipe = parse_recipe(
+        {
+            "system": "unires",
+            "stages": [{"steps": 2, "crop": 32, "batch": 2}],
+            "options": {"preset": "paper", "base": str(folder)},
+            "workers": 0,
+            "margin": 0,
+            "validate_every": 100,
+        }
+    )
+    path = train(recipe, tmp_path / "photos", tmp_path / "run")
+    trained = clareo.load_system("unires", str(path))
+    start = clareo.load_system("unires", str(folder))
+    moved = trained.network.get_parameter("unet.conv_in.weight") - start.network.get_parameter("unet.conv_in.weight")
+    assert float(moved.detach()[:, 4:].abs().max()) > 0  # the new channels learn first of all
+    for name, value in start.network.get_submodule("vae").state_dict().items():
+        assert torch.equal(value, trained.network.get_submodule("vae").state_dict()[name])
+    assert clareo.restore(photo, system=trained, steps=1).tensor.shape == photo.shape
+
+
+def test_folders_that_are_not_stable_diffusion(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "unet").mkdir()
+    with pytest.raises(CheckpointError, match="without vae, text_encoder, tokenizer"):
+        unires.load(str(tmp_path))
