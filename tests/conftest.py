@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from skimage import data
 
 import clareo
 from clareo import cli
@@ -19,8 +20,6 @@ from clareo.system import System
 @pytest.fixture(scope="session")
 def astronaut() -> NDArray[np.uint8]:
     """A photo of the public domain that scikit-image carries: (128, 160, 3)."""
-    from skimage import data
-
     return np.ascontiguousarray(data.astronaut()[20:148, 150:310])
 
 

@@ -54,7 +54,18 @@ def test_restore_prints_one_json_object_a_photo(noisy: Path, tmp_path: Path, run
     account = json.loads(said.out)
     assert account["output"] == str(tmp_path / "out" / "noisy.png")
     assert account["plan"]["weights"] == {"denoise": 1.0}
-    assert set(account) >= {"input", "output", "seconds", "system", "preset", "plan", "percept", "before", "after", "trust"}
+    assert set(account) >= {
+        "input",
+        "output",
+        "seconds",
+        "system",
+        "preset",
+        "plan",
+        "percept",
+        "before",
+        "after",
+        "trust",
+    }
     assert "noisy.png" in said.err
 
 
@@ -240,6 +251,6 @@ def test_train_refuses_bad_recipes(tmp_path: Path, run_cli: Run) -> None:
 def test_every_option_of_restore_is_a_keyword_or_about_files() -> None:
     about_files = {"help", "paths", "out", "plan", "overwrite", "resume", "keep_going", "report", "json"}
     parser = build_parser()
-    actions = parser._subparsers._group_actions[0].choices["restore"]._actions  # type: ignore[union-attr]  # noqa: SLF001
+    actions = parser._subparsers._group_actions[0].choices["restore"]._actions  # type: ignore[union-attr]
     keywords = set(inspect.signature(clareo.restore).parameters)
     assert {action.dest for action in actions} - about_files <= keywords

@@ -49,9 +49,7 @@ def test_bessel_function_is_exact_enough() -> None:
 
 def test_convolution_is_the_same_directly_and_by_fourier(photo: torch.Tensor) -> None:
     small = kernels.bell(9, 1.2, 0.7, 0.4)
-    assert torch.allclose(
-        ops.convolve(photo[0], small), ops.convolve(photo[0], np.pad(small, 2)), atol=1e-5
-    )
+    assert torch.allclose(ops.convolve(photo[0], small), ops.convolve(photo[0], np.pad(small, 2)), atol=1e-5)
 
 
 def test_identity_settings_reproduce_the_photo(photo: torch.Tensor) -> None:

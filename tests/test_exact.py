@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -103,7 +105,7 @@ def test_direct_iteration_is_indis_formula() -> None:
         return torch.full_like(x, 0.25)
 
     sample_ddim(watch, x, even_times(4), process, torch.Generator())
-    for (x_t, t), (x_s, s) in zip(seen, seen[1:], strict=False):
+    for (x_t, t), (x_s, s) in pairwise(seen):
         assert torch.allclose(x_s, s / t * x_t + (1 - s / t) * 0.25, atol=1e-6)
 
 

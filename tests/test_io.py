@@ -13,6 +13,7 @@ import PIL.Image
 import PIL.ImageCms
 import PIL.ImageOps
 import pytest
+import pyvips
 import torch
 from numpy.typing import NDArray
 
@@ -90,8 +91,6 @@ def test_palette_transparency_becomes_alpha(astronaut: Array, tmp_path: Path) ->
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 @pytest.mark.parametrize("bands", [1, 2, 3, 4])
 def test_sixteen_bits_in_sixteen_bits_out(suffix: str, bands: int, tmp_path: Path) -> None:
-    import pyvips
-
     values = np.random.default_rng(0).integers(0, 4000, (40, 50, bands), dtype=np.uint16)  # dark, as raw photos are
     kind = "grey16" if bands <= 2 else "rgb16"
     pyvips.Image.new_from_array(values, interpretation=kind).write_to_file(str(tmp_path / f"photo{suffix}"))
@@ -154,7 +153,9 @@ def png_header(width: int, height: int) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    )
 
 
 def jpeg_bytes(array: Array) -> bytes:
@@ -219,9 +220,13 @@ def test_a_failed_write_leaves_nothing_and_spares_the_old_file(tmp_path: Path) -
     class Interrupted(Exception):  # noqa: N818
         pass
 
-    with pytest.raises(Interrupted), atomic(target) as partial:
-        partial.write_text("half")
-        raise Interrupted
+    def interrupted() -> None:
+        with atomic(target) as partial:
+            partial.write_text("half")
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        interrupted()
     assert target.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["out.png"]
 
@@ -239,7 +244,7 @@ def test_a_full_disk_is_said(photo: torch.Tensor, tmp_path: Path, monkeypatch: p
     """Every write to /dev/full fails with ENOSPC, as on a full disk."""
     real = PIL.Image.Image.save
 
-    def save_to_full(self: PIL.Image.Image, path: Path, *rest: object, **options: object) -> None:
+    def save_to_full(self: PIL.Image.Image, _: Path, *rest: object, **options: object) -> None:
         with open("/dev/full", "wb") as full:  # noqa: PTH123
             real(self, full, *rest, **options)  # type: ignore[arg-type]
             os.fsync(full.fileno())

@@ -152,7 +152,7 @@ def test_tiny_folder_trains_two_steps_and_the_run_restores(
     assert clareo.restore(photo, system=trained, steps=1).tensor.shape == photo.shape
 
 
-def test_folders_that_are_not_stable_diffusion(folder: Path, tmp_path: Path) -> None:
+def test_folders_that_are_not_stable_diffusion(tmp_path: Path) -> None:
     (tmp_path / "unet").mkdir()
     with pytest.raises(CheckpointError, match="without vae, text_encoder, tokenizer"):
         unires.load(str(tmp_path))

@@ -49,7 +49,9 @@ def modules() -> list[str]:
 
 @pytest.mark.parametrize("name", modules())
 def test_examples_in_docstrings_run(name: str) -> None:
-    found = doctest.testmod(importlib.import_module(name) if name != "clareo.restore" else sys.modules["clareo.restore"])
+    found = doctest.testmod(
+        importlib.import_module(name) if name != "clareo.restore" else sys.modules["clareo.restore"]
+    )
     assert found.failed == 0
 
 

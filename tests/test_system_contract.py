@@ -43,7 +43,7 @@ def test_any_size_comes_back(system: System, photo: torch.Tensor, size: tuple[in
     out = clareo.restore(crop(photo, *size), system=system, upscale=upscale, steps=1)
     assert out.tensor.shape == (1, 3, size[0] * upscale, size[1] * upscale)
     assert out.image.size == (size[1] * upscale, size[0] * upscale)
-    assert 0 <= float(out.tensor.min())
+    assert float(out.tensor.min()) >= 0
     assert float(out.tensor.max()) <= 1
 
 

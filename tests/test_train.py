@@ -80,7 +80,9 @@ def test_a_run_leaves_everything_behind_that_explains_it(photos: Path, tmp_path:
 
 def test_stopped_and_resumed_is_the_same_as_never_stopped(photos: Path, tmp_path: Path) -> None:
     whole = weights(train(tiny(), photos, tmp_path / "whole"))
-    half = tiny(stages=[{"steps": 4, "crop": 32, "batch": 2, "far_share": 1.0}], optimiser={"warmup": 2, "cosine": False})
+    half = tiny(
+        stages=[{"steps": 4, "crop": 32, "batch": 2, "far_share": 1.0}], optimiser={"warmup": 2, "cosine": False}
+    )
     rest = tiny(optimiser={"warmup": 2, "cosine": False})
     straight = weights(train(rest, photos, tmp_path / "straight"))
     train(half, photos, tmp_path / "run")
@@ -98,7 +100,17 @@ def test_kill_9_changes_nothing(photos: Path, tmp_path: Path) -> None:
         "[[stages]]\nsteps = 60\ncrop = 32\nbatch = 2\n"
     )
     undisturbed = weights(train(read_recipe(recipe), photos, tmp_path / "undisturbed"))
-    command = [sys.executable, "-m", "clareo.cli", "train", str(recipe), "--data", str(photos), "-o", str(tmp_path / "run")]
+    command = [
+        sys.executable,
+        "-m",
+        "clareo.cli",
+        "train",
+        str(recipe),
+        "--data",
+        str(photos),
+        "-o",
+        str(tmp_path / "run"),
+    ]
     run = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     checkpoint = tmp_path / "run" / "last.safetensors"
     deadline = time.monotonic() + 60
@@ -128,7 +140,9 @@ def test_batches_are_a_function_of_their_number(photos: Path) -> None:
 def test_the_task_mix_is_the_papers() -> None:
     clean, mix = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0)), unires.TaskMix()
     prompts = [unires.draw_example(clean, np.random.default_rng(k), mix).prompt for k in range(1500)]
-    shares = {task: prompts.count(unires.PROMPTS[task]) / 1500 for task in ("blind", "sr", "motion", "defocus", "denoise")}
+    shares = {
+        task: prompts.count(unires.PROMPTS[task]) / 1500 for task in ("blind", "sr", "motion", "defocus", "denoise")
+    }
     wanted = {"blind": 0.1, "sr": 0.32 * 0.9, "motion": 0.28 * 0.9, "defocus": 0.18 * 0.9, "denoise": 0.22 * 0.9}
     for task, share in wanted.items():
         assert shares[task] == pytest.approx(share * 0.98, abs=0.035), task

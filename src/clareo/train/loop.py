@@ -177,7 +177,7 @@ def _under(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def export(  # noqa: PLR0913 - what a checkpoint says about itself
+def export(
     training: Training, network: nn.Module, recipe: Recipe, path: Path, *, data: str = "", scores: str = ""
 ) -> Path:
     """Write weights as fp16 safetensors with the settings, recipe, data and scores that belong to them."""
@@ -221,6 +221,7 @@ class Log:
     def __init__(self, run: Path, recipe: Recipe, step: int) -> None:
         self._run, self._recipe, self._first = run, recipe, step
         self._sums: dict[str, float] = {}
+        self._steps = 0
         self._images, self._since, self._began = 0, time.perf_counter(), time.perf_counter()
         self._board = _tensorboard(run)
 
@@ -235,11 +236,11 @@ class Log:
         """Count a step; every ``log_every`` steps, say how it goes."""
         for name, value in terms.items():
             self._sums[name] = self._sums.get(name, 0.0) + float(value.detach())
-        self._images += images
+        self._images, self._steps = self._images + images, self._steps + 1
         if step % self._recipe.log_every:
             return
         now = time.perf_counter()
-        means = {name: value / self._recipe.log_every for name, value in self._sums.items()}
+        means = {name: value / self._steps for name, value in self._sums.items()}
         left = (now - self._began) / max(1, step - self._first) * (self._recipe.steps - step)
         row = {**means, "images_per_s": self._images / (now - self._since)}
         self._write("loss.csv", step, row)
@@ -249,7 +250,7 @@ class Log:
             file=sys.stderr,
             flush=True,
         )
-        self._sums, self._images, self._since = {}, 0, now
+        self._sums, self._images, self._steps, self._since = {}, 0, 0, now
 
     def validate(self, step: int, gains: Mapping[str, float]) -> None:
         """Write down the validation rows."""
