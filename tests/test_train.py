@@ -125,6 +125,33 @@ def test_kill_9_changes_nothing(photos: Path, tmp_path: Path) -> None:
     assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)
 
 
+def agreement(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    """Return the share of numbers that agree, in the layer that moves first."""
+    name = "backbone.leave.weight"
+    return float((a[name].float() - b[name].float()).abs().lt(1e-4).float().mean())
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_with_twice_the_batch(photos: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    text = (
+        'system = "unires"\nworkers = 0\nmargin = 8\nprecision = "fp32"\n[optimiser]\nwarmup = 2\n'
+        "[options.network]\nchannels = [8, 12]\nblocks = [1, 1]\nwidth = 16\ntext_width = 8\n"
+        "[[stages]]\nsteps = 2\ncrop = 32\nfar_share = 1.0\nbatch = "
+    )
+    recipe.write_text(text + "4\n")
+    alone = weights(train(read_recipe(recipe), photos, tmp_path / "alone"))
+    recipe.write_text(text + "2\n")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = ["-m", "clareo.cli", "train", str(recipe), "--data", str(photos), "-o", str(tmp_path / "run")]
+    subprocess.run([*launch, *command], check=True, capture_output=True, timeout=300)
+    together = weights(tmp_path / "run" / "weights.safetensors")
+    recipe.write_text(text + "2\n")
+    half = weights(train(read_recipe(recipe), photos, tmp_path / "half"))
+    assert agreement(alone, together) > 0.98  # AdamW turns the rounding of a vanishing gradient into a full step
+    assert agreement(alone, half) < 0.9  # half the batch is another run
+
+
 def test_batches_are_a_function_of_their_number(photos: Path) -> None:
     loaded = load_photos(photos, 48)
     every = list(batches(loaded, tiny(), 0))

@@ -77,28 +77,33 @@ class Stream(Dataset[Example]):
         return F.interpolate(clean[None], (side, side), mode="bicubic", antialias=True)[0].clamp(0, 1)
 
 
-def batches(photos: list[Pixels], recipe: Recipe, start: int) -> Iterator[Batch]:
-    """Yield the batches of the run from step ``start`` on, stage after stage."""
+def batches(photos: list[Pixels], recipe: Recipe, start: int, share: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+    """Yield the batches of the run from step ``start`` on, stage after stage; ``share`` is (which, of how many)."""
     module = system_module(recipe.system)
     begin = 0
     for number, stage in enumerate(recipe.stages):
         end = begin + stage.steps
         if start < end:
             example = module.training({**recipe.options, **stage.options}).example
-            yield from _stage(photos, example, recipe, stage, (number, max(start, begin) - begin))
+            yield from _stage(photos, example, recipe, stage, (number, max(start, begin) - begin), share)
         begin = end
 
 
 def _stage(
-    photos: list[Pixels], example: Callable[..., Example], recipe: Recipe, stage: Stage, place: tuple[int, int]
+    photos: list[Pixels],
+    example: Callable[..., Example],
+    recipe: Recipe,
+    stage: Stage,
+    place: tuple[int, int],
+    share: tuple[int, int],
 ) -> Iterator[Batch]:
-    number, done = place
+    (number, done), (rank, size) = place, share
     seed = recipe.seed * 1000 + number
     stream = Stream(photos, example, stage.crop, recipe.margin, recipe.shrink_share, seed)
-
+    firsts = ((step * size + rank) * stage.batch for step in range(done, stage.steps))
     yield from DataLoader(
         stream,
-        sampler=range(done * stage.batch, stage.steps * stage.batch),
+        sampler=[first + k for first in firsts for k in range(stage.batch)],
         batch_size=stage.batch,
         num_workers=recipe.workers,
         collate_fn=partial(collate, far_share=stage.far_share),

@@ -8,7 +8,8 @@ import math
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from clareo.devices import choose_device, choose_precision
 from clareo.errors import CheckpointError
 from clareo.system import Batch, Training, system_module
 from clareo.train.data import batches, load_photos, split
+from clareo.train.parallel import Group, join
 from clareo.train.recipe import Optimiser, Recipe
 from clareo.train.validate import Validation
 
@@ -41,21 +43,32 @@ class State:
 
 def train(recipe: Recipe, data: Path, run: Path, resume: bool = False) -> Path:  # noqa: FBT001, FBT002
     """Train to the end of the recipe; return the file with the averaged weights."""
+    group = join()
     run.mkdir(parents=True, exist_ok=True)
     if (run / LAST).exists() and not resume:
         msg = f"{run} already holds a run: --resume goes on with it, another -o starts afresh"
         raise CheckpointError(msg)
     training, mirror = _build(recipe)
     state = _start(training, mirror, recipe)
-    _write_settings(recipe, run, data)
+    if group.leads:
+        _write_settings(recipe, run, data)
     if resume and (run / LAST).exists():
         _load(state, run / LAST)
     side = max(stage.crop for stage in recipe.stages) + 2 * recipe.margin
     photos, aside = split(load_photos(data, side), recipe.held_out)
     print(f"{len(photos)} photos to train on, {len(aside)} aside, from step {state.step}", file=sys.stderr)  # noqa: T201
+    steps = _steps(training, recipe, state, batches(photos, recipe, state.step, (group.rank, group.size)), group)
+    if not group.leads:
+        deque(steps, maxlen=0)  # work, and leave the books to the leader
+        return run / WEIGHTS
     validation = Validation(mirror, aside, crop=recipe.stages[-1].crop, seed=recipe.seed)
     with Log(run, recipe, state.step) as log:
-        _run(training, recipe, state, photos, validation, log, run)
+        for terms, images in steps:
+            log.add(state.step, terms, images * group.size)
+            if state.step % recipe.validate_every == 0 or state.step == recipe.steps:
+                log.validate(state.step, validation.measure())
+            if state.step % recipe.checkpoint_every == 0:
+                _save(state, run / LAST)
     _save(state, run / LAST)
     return export(training, state.average, recipe, run / WEIGHTS, data=f"{len(photos)} photos of {data.name}")
 
@@ -86,20 +99,17 @@ def _placed(training: Training) -> nn.Module:
     return training.trained
 
 
-def _run(
-    training: Training, recipe: Recipe, state: State, photos: list[Any], validation: Validation, log: Log, run: Path
-) -> None:
+def _steps(
+    training: Training, recipe: Recipe, state: State, stream: Iterator[Batch], group: Group
+) -> Iterator[tuple[dict[str, torch.Tensor], int]]:
+    """Take one step a batch; yield the terms of its loss and its number of images."""
     device = choose_device()
     dtype = choose_precision(recipe.precision, device)
-    for batch in batches(photos, recipe, state.step):
+    for batch in stream:
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            terms = training.loss(_to(batch, device), _generator(recipe.seed, state.step))
-        _update(state, sum(terms.values(), torch.zeros((), device=device)), recipe)
-        log.add(state.step, terms, len(batch.prompts))
-        if state.step % recipe.validate_every == 0 or state.step == recipe.steps:
-            log.validate(state.step, validation.measure())
-        if state.step % recipe.checkpoint_every == 0:
-            _save(state, run / LAST)
+            terms = training.loss(_to(batch, device), _generator(recipe.seed, state.step, group.rank))
+        _update(state, sum(terms.values(), torch.zeros((), device=device)), recipe, group)
+        yield terms, len(batch.prompts)
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:
@@ -108,20 +118,23 @@ def _to(batch: Batch, device: torch.device) -> Batch:
     return replace(batch, reference=reference, degraded=degraded)
 
 
-def _generator(seed: int, step: int) -> torch.Generator:
+def _generator(seed: int, step: int, rank: int) -> torch.Generator:
     """Make the randomness of a step a function of its number, so that a resumed run repeats it."""
-    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+    return torch.Generator().manual_seed(seed * 1_000_003 + step + rank * 1_000_000_007)
 
 
-def _update(state: State, loss: torch.Tensor, recipe: Recipe) -> None:
+def _update(state: State, loss: torch.Tensor, recipe: Recipe, group: Group) -> None:
     settings = recipe.optimiser
-    for group in state.optimiser.param_groups:
-        group["lr"] = rate_at(state.step, recipe.steps, settings)
+    for parameters in state.optimiser.param_groups:
+        parameters["lr"] = rate_at(state.step, recipe.steps, settings)
     state.optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
+    group.average(state.network)
     norm = nn.utils.clip_grad_norm_(state.network.parameters(), settings.clip)
-    if torch.isfinite(norm):  # a broken batch is skipped, not learned
+    if torch.isfinite(norm):
         state.optimiser.step()
+    else:  # a broken batch is skipped, not learned
+        print(f"step {state.step}: the gradient is not finite, batch skipped", file=sys.stderr)  # noqa: T201
     state.step += 1
     decay = min(settings.ema, (1 + state.step) / (10 + state.step))
     with torch.no_grad():

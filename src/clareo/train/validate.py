@@ -30,9 +30,9 @@ class Validation:
     def _gain(self, row: str) -> float:
         reference, degraded = self._rows[row]
         system = self._training.system
-        _, expert = self._training.system.cases[row]
-        condition: Condition = system.condition(degraded[:1], Percept())[expert].expand(len(degraded))
         device = next(system.network.parameters()).device
+        _, expert = self._training.system.cases[row]
+        condition: Condition = system.condition(degraded.to(device), Percept())[expert].expand(len(degraded))
         x = system.codec.encode(degraded.to(device))
         restored = system.codec.decode(system.denoiser(x, torch.ones(len(x), device=device), condition)).cpu()
         return float((psnr(restored.clamp(0, 1), reference) - psnr(degraded, reference)).mean())
