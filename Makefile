@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= examples/clean
 
-.PHONY: setup demo check test test-all bench docs fmt web clean
+.PHONY: setup demo check test test-all bench docs fmt clean
 
 setup: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml

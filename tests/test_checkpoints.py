@@ -38,7 +38,8 @@ def test_an_altered_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_missing_unknown_and_misshapen_tensor_is_named() -> None:
-    network = unires.NanoNetwork(unires.UNetSettings(channels=(8, 8), blocks=(1, 1), width=8, text_width=8))
+    shape = {"channels": [8, 8], "blocks": [1, 1], "width": 8, "text_width": 8}
+    network = unires.build_nano(unires.NanoSettings.from_json({"network": shape})).network
     tensors = dict(network.state_dict())
     gone = tensors.pop("backbone.enter.bias")
     tensors |= {"backbone.entrance.bias": gone, "backbone.leave.bias": torch.zeros(3)}

@@ -129,10 +129,20 @@ def run(
             yield _one(job, system, overwrite=overwrite, resume=resume)
         except UsageError:
             raise  # the same for every photo
-        except (ClareoError, MemoryError) as error:
-            yield Outcome(job, error=str(error) or f"{job.source}: not enough memory")
+        except ClareoError as error:
+            yield Outcome(job, error=_named(job, str(error)))
             if not keep_going:
                 return
+        except (MemoryError, RuntimeError) as error:  # torch says so when memory runs out
+            yield Outcome(job, error=_named(job, " ".join(str(error).split()) or "not enough memory"))
+            if not keep_going:
+                return
+
+
+def _named(job: Job, reason: str) -> str:
+    """See to it that a reason names its photo or its output."""
+    named = str(job.source) in reason or str(job.target) in reason
+    return reason if named else f"{job.source}: {reason}"
 
 
 def _one(job: Job, system: System, *, overwrite: bool, resume: bool) -> Outcome:

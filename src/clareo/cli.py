@@ -30,14 +30,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(error, 2)
     except ClareoError as error:
         return _complain(error, 1)
+    except Exception as error:  # noqa: BLE001 - a bug: say so in a line, and how to see where
+        return _complain(RuntimeError(f"{type(error).__name__}: {error} (CLAREO_DEBUG=1 shows where)"), 1, error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
 
 
-def _complain(error: Exception, status: int) -> int:
+def _complain(error: Exception, status: int, cause: Exception | None = None) -> int:
     if os.environ.get("CLAREO_DEBUG") == "1":
-        raise error
+        raise error from cause
     print(f"clareo: {error}", file=sys.stderr)
     return status
 
@@ -160,7 +162,7 @@ def _refuse_beside_plan(options: dict[str, Any]) -> None:
 
 
 def _tell(outcome: Any, number: int, total: int, *, as_json: bool) -> None:  # noqa: ANN401 - lazily imported type
-    print(f"[{number}/{total}] {outcome.job.source}", file=sys.stderr)
+    _progress(number, total, str(outcome.job.source))
     if as_json:
         print(json.dumps(outcome.to_json()), flush=True)
     if outcome.error:
@@ -169,6 +171,16 @@ def _tell(outcome: Any, number: int, total: int, *, as_json: bool) -> None:  # n
         print(f"{outcome.job.target}  done before", flush=True)
     elif not as_json:
         print(f"{outcome.job.target}  {outcome.restoration.seconds:.1f} s", flush=True)
+
+
+def _progress(number: int, total: int, name: str) -> None:
+    """Draw a bar on a terminal, write plain lines elsewhere."""
+    if not sys.stderr.isatty():
+        print(f"[{number}/{total}] {name}", file=sys.stderr)
+        return
+    done = 30 * number // total
+    end = "\n" if number == total else ""
+    print(f"\r[{'#' * done}{'.' * (30 - done)}] {number}/{total} {name[-40:]:40}", end=end, file=sys.stderr, flush=True)
 
 
 def _degrade(parsed: argparse.Namespace) -> int:

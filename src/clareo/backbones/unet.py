@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ class UNetSettings:
     width: int = 256  # of the vector that carries time and words
     text_width: int = 64  # of one encoded word
     colour_gain: float = 4.0  # brings colours, and
-    detail_gain: float = 16.0  # the faint texture of photos, to unit size
+    detail_gain: float = 8.0  # the faint texture of photos, to unit size
     correction_gain: float = 0.05  # brings unit features to the size of what is usually wrong with a photo
 
     def __post_init__(self) -> None:
@@ -46,33 +47,56 @@ class UNetSettings:
         return UNetSettings(**values)
 
 
+class BlockTransform(nn.Module):
+    """The orthonormal cosine transform of each block of pixels: (B, 3 * n, h, w) <-> (B, 3, n, h, w), mean first."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        place = torch.arange(side, dtype=torch.float64)
+        rows = torch.cos(math.pi * (place + 0.5) * place[:, None] / side) * math.sqrt(2 / side)
+        rows[0] /= math.sqrt(2)
+        self.register_buffer("basis", torch.kron(rows, rows).float(), persistent=False)
+
+    def forward(self, x: Latent) -> torch.Tensor:
+        """Pixels of a block -> its coefficients."""
+        blocks = x.reshape(x.shape[0], 3, -1, *x.shape[2:])
+        return torch.einsum("kp,bcphw->bckhw", self.basis, blocks)
+
+    def inverse(self, coefficients: torch.Tensor) -> Latent:
+        """Coefficients of a block -> its pixels."""
+        return torch.einsum("kp,bckhw->bcphw", self.basis, coefficients).flatten(1, 2)
+
+
 class UNet(nn.Module):
-    """Predict the clean latent as the input, plus a correction, plus a gate on the input's own texture.
+    """Predict the clean latent as the input, plus a correction, plus a gate on each of the input's own frequencies.
 
-    clean = x + correction(x) + gate(x) * detail(x)
+    c = transform(x);  clean = inverse(c + correction + gate * c), where the mean of a block is gated not as such but in two
+    bands: its difference from the means around it, and theirs from those farther away.
 
-    The gate lets the network say "this texture is noise" (gate -1) without redrawing it. Correction and gate start at
-    zero: an untrained network returns its input.
+    Gates say "this frequency is noise here" (-1) or "it was blurred away" (> 0) without redrawing it: shrinkage and
+    inverse filtering, which a sum of convolutions learns only slowly. Correction and gates start at zero: an untrained
+    network returns its input.
     """
 
     def __init__(self, settings: UNetSettings) -> None:
         super().__init__()
         self.settings = settings
         pixels, (finest, *_) = settings.factor**2, settings.channels
+        self.transform = BlockTransform(settings.factor)
         self.embed_time = nn.Linear(64, settings.width)
         self.embed_text = nn.Linear(settings.text_width, settings.width)
         self.embed = nn.Sequential(nn.SiLU(), nn.Linear(settings.width, settings.width), nn.SiLU())
-        self.enter = nn.Conv2d(3 + 3 * pixels, finest, 3, padding=1)
+        self.enter = nn.Conv2d(3 * pixels + 6, finest, 3, padding=1)
         self.encoder = self._stacks()
         steps = list(zip(settings.channels, settings.channels[1:], strict=False))
         self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in steps)
         self.up = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in steps)
         self.decoder = self._stacks(levels=len(steps))
-        self.leave = nn.Conv2d(finest, 6 * pixels, 3, padding=1)
+        self.leave = nn.Conv2d(finest, 6 * pixels + 3, 3, padding=1)
         for layer in (self.enter, *self.down, *self.up, self.embed_time):
             keep_size(layer)
         keep_size(self.embed_text, gain=3.0)  # louder than time
-        keep_size(self.embed[1], gain=2.0)  # type: ignore[arg-type]
+        keep_size(self.embed[1], gain=2.0)
         keep_size(self.leave, gain=0.0)
 
     def _stacks(self, levels: int | None = None) -> nn.ModuleList:
@@ -83,13 +107,26 @@ class UNet(nn.Module):
         """(B, C, h, w), (B,), text (B, L, D) -> (B, C, h, w); any h and w."""
         height, width = x.shape[-2:]
         padded = _pad_to(x, self.settings.stride)
-        colour, detail = self._split(padded)
-        vector = self._vector(t, condition)
-        entering = [self.settings.colour_gain * (colour - 0.5), self.settings.detail_gain * detail]
-        features = self._features(torch.cat(entering, dim=1), vector)
-        correction, gate = self.leave(features).chunk(2, dim=1)
-        clean: Latent = padded + self.settings.correction_gain * correction + gate * detail
+        coefficients: torch.Tensor = self.transform(padded)
+        colour = coefficients[:, :, 0] / self.settings.factor
+        near, far = _bands(colour)
+        detail = coefficients[:, :, 1:]
+        features = self._features(self._entering(colour, detail, near, far), self._vector(t, condition))
+        correction, gates, bands = self.leave(features).split(
+            [3 * self.settings.factor**2, detail[0, :, :, 0, 0].numel(), 6], 1
+        )
+        gated = gates.reshape(detail.shape) * detail
+        shifted = bands[:, :3] * near + bands[:, 3:] * far
+        change = torch.cat([shifted[:, :, None] * self.settings.factor, gated], dim=2)
+        change = change + self.settings.correction_gain * correction.reshape(coefficients.shape)
+        clean: Latent = padded + self.transform.inverse(change)
         return clean[..., :height, :width]
+
+    def _entering(
+        self, colour: torch.Tensor, detail: torch.Tensor, near: torch.Tensor, far: torch.Tensor
+    ) -> torch.Tensor:
+        gain, fine = self.settings.colour_gain, self.settings.detail_gain
+        return torch.cat([gain * (colour - 0.5), fine * detail.flatten(1, 2), 2 * fine * near, 2 * fine * far], dim=1)
 
     def _features(self, entering: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
         features = self.enter(entering)
@@ -104,12 +141,6 @@ class UNet(nn.Module):
         last: torch.Tensor = features
         return last
 
-    def _split(self, x: Latent) -> tuple[torch.Tensor, torch.Tensor]:
-        """Separate each block of pixels into its mean colour (B, 3, h, w) and the detail around it (B, C, h, w)."""
-        blocks = x.reshape(x.shape[0], 3, -1, *x.shape[2:])
-        colour = blocks.mean(2)
-        return colour, (blocks - colour[:, :, None]).flatten(1, 2)
-
     def _vector(self, t: torch.Tensor, condition: Condition) -> torch.Tensor:
         if condition.text is None:
             msg = "the compact U-Net needs encoded words; an empty prompt counts as words"
@@ -117,6 +148,13 @@ class UNet(nn.Module):
         embedded = self.embed_time(fourier(t, 64)) + self.embed_text(condition.text.mean(1))
         vector: torch.Tensor = self.embed(embedded)
         return vector
+
+
+def _bands(colour: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Split block means (B, 3, h, w) by scale: against 3x3 neighbours, and those against the 7x7 around them."""
+    nearby = F.avg_pool2d(F.pad(colour, (1,) * 4, mode="replicate"), 3, 1)
+    farther = F.avg_pool2d(F.pad(nearby, (3,) * 4, mode="replicate"), 7, 1)
+    return colour - nearby, nearby - farther
 
 
 def _pad_to(x: Latent, multiple: int) -> Latent:

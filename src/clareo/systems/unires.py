@@ -13,7 +13,7 @@ Optimises   the error of the clean estimate over four isolated tasks; never over
 
 Differs from the paper (nano preset):
 - Process: direct iteration. The far end is the degraded photo, not noise, and the network sees x_t only; so nothing is
-  concatenated, there is no image dropout, and DownLQ is a shrunken view of x_t. At 7 M parameters diffusion from noise
+  concatenated, there is no image dropout, and DownLQ is a shrunken view of x_t. At 8 M parameters diffusion from noise
   stays grainy, and one evaluation from the degraded photo is the best single guess.
 - The SR task adds single-pass shrinking and plain JPEG to Real-ESRGAN's second order; a quarter of all samples are
   (nearly) clean, under every prompt, so that what is sound is left alone.
@@ -100,6 +100,7 @@ class NanoSettings:
     """The nano preset: everything that its checkpoint must say about itself."""
 
     network: UNetSettings = field(default_factory=UNetSettings)
+    vocabulary: tuple[str, ...] = VOCABULARY  # rows of the word table, in order
     noise: float = 0.0  # on the degraded end
     detail_factor: int = 4  # DownLQ
 
@@ -110,7 +111,10 @@ class NanoSettings:
     @staticmethod
     def from_json(plain: Mapping[str, Any]) -> NanoSettings:
         """Read what `to_json` wrote, or the `options` of a recipe."""
-        return NanoSettings(**{**plain, "network": UNetSettings.from_json(plain.get("network", {}))})
+        words_known = tuple(plain.get("vocabulary", VOCABULARY))
+        return NanoSettings(
+            **{**plain, "network": UNetSettings.from_json(plain.get("network", {})), "vocabulary": words_known}
+        )
 
 
 @dataclass(frozen=True)
@@ -159,15 +163,15 @@ def _prompts() -> list[str]:
 class NanoNetwork(nn.Module):
     """What is trained: a backbone and its words."""
 
-    def __init__(self, settings: UNetSettings) -> None:
+    def __init__(self, settings: NanoSettings) -> None:
         super().__init__()
-        self.backbone = UNet(settings)
-        self.text = TextEncoder(VOCABULARY, settings.text_width)
+        self.backbone = UNet(settings.network)
+        self.text = TextEncoder(settings.vocabulary, settings.network.text_width)
 
 
 def build_nano(settings: NanoSettings) -> System:
     """Compose the nano preset, untrained."""
-    network = NanoNetwork(settings.network)
+    network = NanoNetwork(settings)
     codec = PixelUnshuffle(settings.network.factor)
 
     def shrunken(x: Latent) -> Latent:

@@ -1,7 +1,7 @@
 """Several processes, one run: each takes its share of every batch, and gradients are averaged.
 
-`accelerate launch --multi_gpu` or `torchrun` starts the processes; a plain `clareo train` is a group of one. The weights are those of one process
-with the whole batch, up to the order of sums.
+`accelerate launch --multi_gpu` or `torchrun` starts the processes; a plain `clareo train` is a group of one.
+The weights are those of one process with the whole batch, up to the order of sums.
 """
 
 from __future__ import annotations
