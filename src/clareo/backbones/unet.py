@@ -70,7 +70,7 @@ class BlockTransform(nn.Module):
 class UNet(nn.Module):
     """Predict the clean latent as the input, plus a correction, plus a gate on each of the input's own frequencies.
 
-    c = transform(x);  clean = inverse(c + correction + gate * c), where the mean of a block is gated not as such but in two
+    c = transform(x);  clean = inverse(c + correction + gate * c). The mean of a block is not gated as such but in two
     bands: its difference from the means around it, and theirs from those farther away.
 
     Gates say "this frequency is noise here" (-1) or "it was blurred away" (> 0) without redrawing it: shrinkage and
