@@ -85,7 +85,8 @@ class UNet(nn.Module):
         self.transform = BlockTransform(settings.factor)
         self.embed_time = nn.Linear(64, settings.width)
         self.embed_text = nn.Linear(settings.text_width, settings.width)
-        self.embed = nn.Sequential(nn.SiLU(), nn.Linear(settings.width, settings.width), nn.SiLU())
+        mix = nn.Linear(settings.width, settings.width)
+        self.embed = nn.Sequential(nn.SiLU(), mix, nn.SiLU())
         self.enter = nn.Conv2d(3 * pixels + 6, finest, 3, padding=1)
         self.encoder = self._stacks()
         steps = list(zip(settings.channels, settings.channels[1:], strict=False))
@@ -96,7 +97,7 @@ class UNet(nn.Module):
         for layer in (self.enter, *self.down, *self.up, self.embed_time):
             keep_size(layer)
         keep_size(self.embed_text, gain=3.0)  # louder than time
-        keep_size(self.embed[1], gain=2.0)
+        keep_size(mix, gain=2.0)
         keep_size(self.leave, gain=0.0)
 
     def _stacks(self, levels: int | None = None) -> nn.ModuleList:

@@ -35,7 +35,7 @@ class Group:
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         torch.distributed.all_reduce(flat)
         sizes = [gradient.numel() for gradient in gradients]
-        for gradient, mean in zip(gradients, (flat / self.size).split(sizes), strict=True):
+        for gradient, mean in zip(gradients, torch.split(flat / self.size, sizes), strict=True):
             gradient.copy_(mean.view(gradient.shape))
 
 
