@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from clareo.diffusion.process import Process, clean_from_far, mix
+from clareo.diffusion.process import Process, clean_from_far, mix, spread
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +43,7 @@ class Denoiser:
         if self.predicts == "noise":
             return clean_from_far(self.process, seen, predicted, t)
         # velocity v = alpha far - sigma clean (Salimans & Ho 2022): clean = (alpha x - sigma v) / (alpha^2 + sigma^2)
-        alpha, sigma = _column(self.process.alpha(t), x), _column(self.process.sigma(t), x)
+        alpha, sigma = spread(self.process.alpha(t), x), spread(self.process.sigma(t), x)
         return (alpha * seen - sigma * predicted) / (alpha**2 + sigma**2)
 
     def predict(self, x: Latent, t: torch.Tensor, condition: Condition) -> Latent:
@@ -56,13 +56,9 @@ class Denoiser:
             return clean
         if self.predicts == "noise":
             return far
-        alpha, sigma = _column(self.process.alpha(t), clean), _column(self.process.sigma(t), clean)
+        alpha, sigma = spread(self.process.alpha(t), clean), spread(self.process.sigma(t), clean)
         return alpha * far - sigma * clean
 
     def mix(self, clean: Latent, far: Latent, t: torch.Tensor) -> Latent:
         """Return x_t."""
         return mix(self.process, clean, far, t)
-
-
-def _column(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    return values.to(like.dtype).reshape(-1, *[1] * (like.dim() - 1))

@@ -34,15 +34,15 @@ class Process(Protocol):
 
 def mix(process: Process, clean: Latent, far: Latent, t: torch.Tensor) -> Latent:
     """x_t of a batch: (B, C, h, w) twice and (B,) -> (B, C, h, w)."""
-    return _over(process.alpha(t), clean) * clean + _over(process.sigma(t), far) * far
+    return spread(process.alpha(t), clean) * clean + spread(process.sigma(t), far) * far
 
 
 def clean_from_far(process: Process, x: Latent, far: Latent, t: torch.Tensor) -> Latent:
     """Solve x_t = alpha clean + sigma far for the clean latent."""
-    return (x - _over(process.sigma(t), x) * far) / _over(process.alpha(t), x)
+    return (x - spread(process.sigma(t), x) * far) / spread(process.alpha(t), x)
 
 
-def _over(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def spread(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """Shape (B,) values so that they multiply (B, C, h, w) latents."""
     return values.to(like.dtype).reshape(-1, *[1] * (like.dim() - 1))
 
