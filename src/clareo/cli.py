@@ -17,8 +17,6 @@ from typing import Any
 import clareo
 from clareo.errors import ClareoError, UsageError
 
-SYSTEMS = "see `clareo models`"
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clareo.diffusion.guidance import is_whole
+from clareo.diffusion.guidance import Guidance
 from clareo.errors import UnknownNameError, UsageError, WeightsError
 from clareo.system import System
 from clareo.types import Plan
@@ -41,10 +41,7 @@ def check(plan: Plan, system: System) -> Plan:
     for name in plan.weights:
         if name not in known:
             raise WeightsError(str(UnknownNameError.of("expert", name, known)))
-    if not is_whole(plan.weights):
-        shown = ", ".join(f"{name}={weight:g}" for name, weight in plan.weights.items())
-        msg = f"weights must sum to 1, not to {sum(plan.weights.values()):g}: {shown}"
-        raise WeightsError(msg)
+    Guidance(plan.weights)  # refuses weights that do not sum to 1
     if plan.upscale not in UPSCALES:
         msg = f"upscale must be one of {UPSCALES}, not {plan.upscale}"
         raise UsageError(msg)

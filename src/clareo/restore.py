@@ -13,7 +13,7 @@ from clareo.devices import DeviceName, Precision, choose_device, choose_precisio
 from clareo.diffusion.guidance import Guidance, guide
 from clareo.diffusion.samplers import even_times
 from clareo.diffusion.tiling import Tiles, tiled
-from clareo.errors import RestorationError, UsageError
+from clareo.errors import RestorationError
 from clareo.io import MAX_MEGAPIXELS, as_photo, to_picture
 from clareo.latents import fit
 from clareo.system import System, load_system
@@ -72,7 +72,9 @@ def restore(  # noqa: PLR0913 - keyword-only, one per thing a user may decide
         plan = planning.choose(
             system, weights=weights, detail=detail, steps=steps, seed=seed, upscale=upscale, tile=tile, precision=form
         )
-    tensor, percept = _run(source.pixels, system, planning.check(plan, system), percept, place)
+    else:
+        planning.check(plan, system)
+    tensor, percept = _run(source.pixels, system, plan, percept, place)
     seconds = time.perf_counter() - began
     return Restoration(to_picture(tensor, source), tensor, plan, percept, seconds, system.name, system.preset)
 
@@ -113,7 +115,4 @@ def _start(system: System, canvas: Image, plan: Plan) -> torch.Tensor:
 def _tiles(system: System, plan: Plan) -> Tiles:
     factor = system.codec.factor
     multiple = max(1, system.multiple // factor)
-    if plan.tile < 2 * OVERLAP:
-        msg = f"tiles must be at least {2 * OVERLAP} px wide, not {plan.tile}"
-        raise UsageError(msg)
     return Tiles(plan.tile // factor // multiple * multiple, OVERLAP // factor, multiple)

@@ -7,7 +7,6 @@ UniRes' six experts      six weights
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -91,8 +90,3 @@ def _together(denoiser: Conditioned, x: Latent, t: torch.Tensor, conditions: lis
     if count == 1:
         return (denoiser(x, t, conditions[0]),)
     return denoiser(x.repeat(count, 1, 1, 1), t.repeat(count), Condition.stack(conditions)).chunk(count)
-
-
-def is_whole(weights: Mapping[str, float]) -> bool:
-    """Tell whether weights sum to 1."""
-    return math.isclose(sum(weights.values()), 1.0, abs_tol=TOLERANCE)
