@@ -27,13 +27,11 @@ def convolve(image: torch.Tensor, kernel: kernels.Kernel) -> torch.Tensor:
     mode = "reflect" if min(image.shape[-2:]) > half else "replicate"
     padded = F.pad(image[:, None], (half,) * 4, mode=mode)
     weight = torch.from_numpy(kernel).float()
-    if kernel.shape[0] <= 9:  # below this the direct sum is faster than two transforms
-        direct: torch.Tensor = F.conv2d(padded, weight.flip(0, 1)[None, None])[:, 0]
-        return direct
     height, width = padded.shape[-2:]
-    spectrum = torch.fft.rfft2(padded[:, 0]) * torch.fft.rfft2(weight, s=(height, width))
-    full: torch.Tensor = torch.fft.irfft2(spectrum, s=(height, width))
-    return full[:, 2 * half :, 2 * half :]
+    size = (-(-height // 16) * 16, -(-width // 16) * 16)  # transforms of awkward sizes take four times as long
+    spectrum = torch.fft.rfft2(padded[:, 0], s=size) * torch.fft.rfft2(weight, s=size)
+    full: torch.Tensor = torch.fft.irfft2(spectrum, s=size)
+    return full[:, 2 * half : height, 2 * half : width]
 
 
 def bell_blur(

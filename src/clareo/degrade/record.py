@@ -91,6 +91,17 @@ class Record:
         levels = {"Deblur": blur, "Denoise": degrees.get("noise", 0.0), "Dejpeg": degrees.get("jpeg", 0.0)}
         return ", ".join(f"{verb} with sigma {intervals[min(3, int(4 * level))]}" for verb, level in levels.items())
 
+    def kernel(self, side: int) -> torch.Tensor:
+        """Return all blur together as one kernel (side, side); NaN where a step makes that meaningless."""
+        if any(step.op in ("resize", "sinc_blur", "sharpen") for step in self.steps):
+            return torch.full((side, side), torch.nan)
+        point = torch.zeros(1, 2 * side + 1, 2 * side + 1)
+        point[:, side, side] = 1
+        blurs = Record(tuple(step for step in self.steps if step.op.endswith("_blur")))
+        half = side // 2
+        middle = blurs.apply(point)[0, side - half : side + half + 1, side - half : side + half + 1].clamp_min(0)
+        return middle / middle.sum()
+
     def to_json(self) -> str:
         """Return the record as text that `from_json` reads back."""
         plain = {"recipe": self.recipe, "seed": self.seed, "steps": [asdict(step) for step in self.steps]}
