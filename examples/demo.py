@@ -10,8 +10,8 @@ HERE = Path(__file__).parent
 OUT = HERE / "out"
 PLANS = {
     "noisy.png": {"weights": {"denoise": 1.0}},
-    "shaken.png": {"weights": {"motion": 1.0}, "steps": 4},
-    "out-of-focus.png": {"weights": {"defocus": 1.0}, "steps": 4},
+    "shaken.png": {"weights": {"motion": 1.0}},
+    "out-of-focus.png": {"weights": {"defocus": 1.0}},
     "small.png": {"weights": {"sr": 1.0}, "upscale": 4},
     "blocky.png": {"weights": {"sr": 1.0}},
 }

@@ -25,7 +25,10 @@ from clareo.train.loop import rate_at, train
 from clareo.train.recipe import Optimiser, Recipe, Stage, parse_recipe, read_recipe
 
 ROOT = Path(__file__).parent.parent
-TINY = {"network": {"channels": [8, 12], "blocks": [1, 1], "width": 16, "text_width": 8}}
+LAYER = {"window": 32, "kernel": 9, "channels": [4, 4], "hidden": 16, "bands": 4}
+TINY = {
+    "network": {"channels": [8, 12], "blocks": [1, 1], "width": 16, "text_width": 8, "deconvolution": LAYER},
+}
 
 
 def tiny(**changes: object) -> Recipe:
@@ -188,9 +191,11 @@ def test_negative_words_swap_the_pair() -> None:
 def test_loss_terms_have_gradients_for_every_parameter() -> None:
     training = unires.training(TINY)
     image = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    batch = Batch(image, (image + 0.1).clamp(0, 1), ["Denoise", "", "Super-resolution", "Motion-deblur"], 0.5)
-    with torch.no_grad():  # the last layer starts at zero and would hide the others
-        training.trained.get_parameter("backbone.leave.weight").normal_(generator=torch.Generator().manual_seed(0))
+    prompts, kernels = ["Denoise", "", "Super-resolution", "Motion-deblur"], torch.full((4, 9, 9), 1 / 81)
+    batch = Batch(image, (image + 0.1).clamp(0, 1), prompts, 0.5, truth={"kernel": kernels})
+    with torch.no_grad():  # layers that start at zero would hide the others
+        for name in ("backbone.leave.weight", "backbone.deconvolution.answer.weight"):
+            training.trained.get_parameter(name).normal_(generator=torch.Generator().manual_seed(0))
     sum(training.loss(batch, torch.Generator().manual_seed(0)).values()).backward()  # type: ignore[union-attr]
     silent = [name for name, p in training.trained.named_parameters() if p.grad is None or not p.grad.abs().sum()]
     assert silent == []

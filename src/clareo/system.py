@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -54,16 +54,19 @@ class Example:
     reference: torch.Tensor
     degraded: torch.Tensor
     prompt: str
+    truth: Mapping[str, torch.Tensor] = field(default_factory=dict)  # what was done, for losses that ask
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples side by side; ``far_share`` of them are trained at t = 1."""
+    """Examples side by side; ``far_share`` of them are trained at t = 1, and maybe one part of the system alone."""
 
     reference: Image
     degraded: Image
     prompts: list[str]
     far_share: float
+    part: str = ""
+    truth: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from clareo.backbones.deconvolution import Blur, Deconvolution, DeconvolutionSettings
 from clareo.backbones.layers import Stack, fourier, keep_size
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class UNetSettings:
     colour_gain: float = 4.0  # brings colours, and
     detail_gain: float = 8.0  # the faint texture of photos, to unit size
     correction_gain: float = 0.05  # brings unit features to the size of what is usually wrong with a photo
+    deconvolution: DeconvolutionSettings = field(default_factory=DeconvolutionSettings)
 
     def __post_init__(self) -> None:
         if len(self.channels) != len(self.blocks):
@@ -43,8 +45,14 @@ class UNetSettings:
     @staticmethod
     def from_json(plain: Mapping[str, Any]) -> UNetSettings:
         """Read the settings from a checkpoint's metadata or a recipe, where tuples are lists."""
-        values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in plain.items()}
-        return UNetSettings(**values)
+        values = _tuples(plain)
+        return UNetSettings(
+            **{**values, "deconvolution": DeconvolutionSettings(**_tuples(values.get("deconvolution", {})))}
+        )
+
+
+def _tuples(plain: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()}
 
 
 class BlockTransform(nn.Module):
@@ -68,14 +76,15 @@ class BlockTransform(nn.Module):
 
 
 class UNet(nn.Module):
-    """Predict the clean latent as the input, plus a correction, plus a gate on each of the input's own frequencies.
+    """Predict the clean latent as the input, plus a correction, plus gates on what is known of the photo.
 
-    c = transform(x);  clean = inverse(c + correction + gate * c). The mean of a block is not gated as such but in two
-    bands: its difference from the means around it, and theirs from those farther away.
+    c = transform(x), d = transform(deconvolved x) - c;  clean = inverse(c + correction + gate * c + trust * d). The
+    mean of a block is not gated as such but in two bands: its difference from the means around it, and theirs from
+    those farther away.
 
-    Gates say "this frequency is noise here" (-1) or "it was blurred away" (> 0) without redrawing it: shrinkage and
-    inverse filtering, which a sum of convolutions learns only slowly. Correction and gates start at zero: an untrained
-    network returns its input.
+    A gate says "this frequency is noise here" (-1), trust says "blurred away, and found again" (1), without redrawing
+    it: shrinkage and inverse filtering, which a sum of convolutions learns only slowly. All three start at zero: an
+    untrained network returns its input.
     """
 
     def __init__(self, settings: UNetSettings) -> None:
@@ -87,13 +96,14 @@ class UNet(nn.Module):
         self.embed_text = nn.Linear(settings.text_width, settings.width)
         mix = nn.Linear(settings.width, settings.width)
         self.embed = nn.Sequential(nn.SiLU(), mix, nn.SiLU())
-        self.enter = nn.Conv2d(3 * pixels + 6, finest, 3, padding=1)
+        self.deconvolution = Deconvolution(settings.deconvolution, settings.width)
+        self.enter = nn.Conv2d(6 * pixels + 6, finest, 3, padding=1)
         self.encoder = self._stacks()
         steps = list(zip(settings.channels, settings.channels[1:], strict=False))
         self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in steps)
         self.up = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in steps)
         self.decoder = self._stacks(levels=len(steps))
-        self.leave = nn.Conv2d(finest, 6 * pixels + 3, 3, padding=1)
+        self.leave = nn.Conv2d(finest, 9 * pixels + 3, 3, padding=1)
         for layer in (self.enter, *self.down, *self.up, self.embed_time):
             keep_size(layer)
         keep_size(self.embed_text, gain=3.0)  # louder than time
@@ -106,28 +116,45 @@ class UNet(nn.Module):
 
     def forward(self, x: Latent, t: torch.Tensor, condition: Condition) -> Latent:
         """(B, C, h, w), (B,), text (B, L, D) -> (B, C, h, w); any h and w."""
+        return self.explain(x, t, condition)[0]
+
+    def explain(self, x: Latent, t: torch.Tensor, condition: Condition) -> tuple[Latent, Blur]:
+        """Return the clean latent, and the blur that was read on the way: training compares it with the truth."""
         height, width = x.shape[-2:]
         padded = _pad_to(x, self.settings.stride)
+        vector = self._vector(t, condition)
+        photo = F.pixel_shuffle(padded, self.settings.factor)
+        blur = self.deconvolution.read(photo, vector)
+        sharp = F.pixel_unshuffle(self.deconvolution(photo, blur), self.settings.factor)
         coefficients: torch.Tensor = self.transform(padded)
-        colour = coefficients[:, :, 0] / self.settings.factor
+        found = self.transform(sharp) - coefficients
+        clean: Latent = padded + self.transform.inverse(self._change(coefficients, found, vector))
+        return clean[..., :height, :width], blur
+
+    def read_blur(self, x: Latent, t: torch.Tensor, condition: Condition) -> Blur:
+        """Return the blur alone."""
+        blur: Blur = self.deconvolution.read(F.pixel_shuffle(x, self.settings.factor), self._vector(t, condition))
+        return blur
+
+    def _change(self, coefficients: torch.Tensor, found: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
+        """Coefficients of the input, and what deconvolution adds to them -> what the network adds."""
+        pixels = 3 * self.settings.factor**2
+        colour, detail = coefficients[:, :, 0] / self.settings.factor, coefficients[:, :, 1:]
         near, far = _bands(colour)
-        detail = coefficients[:, :, 1:]
-        features = self._features(self._entering(colour, detail, near, far), self._vector(t, condition))
-        correction, gates, bands = self.leave(features).split(
-            [3 * self.settings.factor**2, detail[0, :, :, 0, 0].numel(), 6], 1
-        )
-        gated = gates.reshape(detail.shape) * detail
+        features = self._features(self._entering(colour, detail, (near, far), found), vector)
+        correction, trust, gates, bands = self.leave(features).split([pixels, pixels, pixels - 3, 6], 1)
         shifted = bands[:, :3] * near + bands[:, 3:] * far
-        change = torch.cat([shifted[:, :, None] * self.settings.factor, gated], dim=2)
-        change = change + self.settings.correction_gain * correction.reshape(coefficients.shape)
-        clean: Latent = padded + self.transform.inverse(change)
-        return clean[..., :height, :width]
+        gated = [shifted[:, :, None] * self.settings.factor, gates.reshape(detail.shape) * detail]
+        added = self.settings.correction_gain * correction + trust * found.flatten(1, 2)
+        change: torch.Tensor = torch.cat(gated, dim=2) + added.reshape(coefficients.shape)
+        return change
 
     def _entering(
-        self, colour: torch.Tensor, detail: torch.Tensor, near: torch.Tensor, far: torch.Tensor
+        self, colour: torch.Tensor, detail: torch.Tensor, bands: tuple[torch.Tensor, torch.Tensor], found: torch.Tensor
     ) -> torch.Tensor:
         gain, fine = self.settings.colour_gain, self.settings.detail_gain
-        return torch.cat([gain * (colour - 0.5), fine * detail.flatten(1, 2), 2 * fine * near, 2 * fine * far], dim=1)
+        means = [2 * fine * band for band in bands]
+        return torch.cat([gain * (colour - 0.5), *(fine * part.flatten(1, 2) for part in (detail, found)), *means], 1)
 
     def _features(self, entering: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
         features = self.enter(entering)

@@ -17,7 +17,8 @@ Differs from the paper (nano preset):
   stays grainy, and one evaluation from the degraded photo is the best single guess.
 - The SR task adds single-pass shrinking and plain JPEG to Real-ESRGAN's second order; a quarter of all samples are
   (nearly) clean, under every prompt, so that what is sound is left alone.
-- Loss (nano): L1 on the clean image.
+- Loss (nano): L1 on the clean image; and the blur that the backbone read, against the one that was applied.
+- The recipe (nano) shifts the task mix in later stages: blur, which is read off spectra, is learned long before noise.
 - AdaIN takes its statistics from block means, so that noise does not come back as contrast.
 - The network and its words are ours, trained from scratch.
 """
@@ -27,12 +28,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import nn
 
+from clareo.backbones.deconvolution import Blur, Deconvolution
 from clareo.backbones.pretrained import (
     StableDiffusion,
     StableDiffusionUNet,
@@ -194,7 +196,7 @@ def build_nano(settings: NanoSettings) -> System:
         experts=EXPERTS,
         extras=EXTRAS,
         weights={"sr": 0.5, "denoise": 0.5},
-        steps=2,
+        steps=1,
         perceive=_perceive,
         condition=condition,
         match_colour=partial(adain, pool=16),
@@ -255,19 +257,21 @@ def compose_paper(parts: StableDiffusion, settings: PaperSettings) -> tuple[Syst
 # --- training --------------------------------------------------------------------------------------------------------
 
 
-def draw_example(clean: torch.Tensor, rng: np.random.Generator, mix: TaskMix) -> Example:
-    """Degrade a crop by one task, and say which in words."""
+def draw_example(clean: torch.Tensor, rng: np.random.Generator, mix: TaskMix, kernel: int = 0) -> Example:
+    """Degrade a crop by one task, and say which in words; maybe also by which blur, in ``kernel`` pixels a side."""
     task = _pick(rng, mix.tasks)
     recipe = "clean" if rng.random() < mix.clean else _pick(rng, mix.sr_recipes) if task == "sr" else RECIPES[task]
     made = recipes.degrade_tensor(clean, recipe, int(rng.integers(2**31)))
     degraded = enlarge(made.tensor, (clean.shape[-2], clean.shape[-1]))
+    truth = {"kernel": made.record.kernel(kernel)} if kernel else {}
     words_drawn = rng.random()
     if words_drawn < mix.quality_words:
-        return Example(clean, degraded, POSITIVE)
+        return Example(clean, degraded, POSITIVE, truth)
     if words_drawn < 2 * mix.quality_words:
-        return Example(degraded, clean, NEGATIVE)
+        unknown = {name: torch.full_like(value, torch.nan) for name, value in truth.items()}
+        return Example(degraded, clean, NEGATIVE, unknown)
     prompt = "" if rng.random() < mix.drop_text else PROMPTS[task]
-    return Example(clean, degraded, prompt)
+    return Example(clean, degraded, prompt, truth)
 
 
 RECIPES = {"motion": "motion", "defocus": "defocus", "denoise": "noise"}  # task -> recipe
@@ -283,25 +287,44 @@ def training(options: Mapping[str, Any]) -> Training:
     """Build a preset untrained, with its recipe."""
     plain = dict(options)
     mix = TaskMix(**plain.pop("mix", {}))
-    example = partial(draw_example, mix=mix)
     if plain.get("preset") == "paper":
-        return _paper_training(PaperSettings(**plain), example)
-    return _nano_training(NanoSettings.from_json(plain), example)
+        return _paper_training(PaperSettings(**plain), partial(draw_example, mix=mix))
+    settings = NanoSettings.from_json(plain)
+    kernel = settings.network.deconvolution.kernel
+    return _nano_training(settings, partial(draw_example, mix=mix, kernel=kernel))
 
 
 def _nano_training(settings: NanoSettings, example: Callable[..., Example]) -> Training:
     system = build_nano(settings)
-    denoiser, words_of = system.denoiser, system.network.get_submodule("text")
+    denoiser, network = system.denoiser, cast("NanoNetwork", system.network)
+    backbone, words_of = network.backbone, network.text
 
     def loss(batch: Batch, rng: torch.Generator) -> dict[str, torch.Tensor]:
         clean, degraded = system.codec.encode(batch.reference), system.codec.encode(batch.degraded)
         t = _times(len(batch.prompts), batch.far_share, rng).to(clean.device)
         noise = torch.randn(clean.shape, generator=rng).to(clean.device) if settings.noise else clean
         x = denoiser.mix(clean, denoiser.process.far_end(degraded, noise), t)
-        estimate = denoiser(x, t, Condition(text=words_of(batch.prompts)))
-        return {"l1": losses.l1(system.codec.decode(estimate).float(), batch.reference)}
+        said = Condition(text=words_of(batch.prompts))
+        seen = system.codec.decode(x)
+        if batch.part == "deconvolution":
+            return _blur_terms(backbone.deconvolution, backbone.read_blur(x, t, said), seen, t, batch)
+        estimate, blur = backbone.explain(x, t, said)
+        terms = _blur_terms(backbone.deconvolution, blur, seen, t, batch)
+        return {"l1": losses.l1(system.codec.decode(estimate).float(), batch.reference), **terms}
 
     return Training(system, system.network, settings.to_json(), example, loss)
+
+
+def _blur_terms(
+    layer: Deconvolution, blur: Blur, seen: Image, t: torch.Tensor, batch: Batch
+) -> dict[str, torch.Tensor]:
+    """Compare the blur that was read with the one that was applied: at time t it is a blend with no blur at all."""
+    truth = batch.truth["kernel"].flatten(1)
+    sharp = torch.zeros_like(truth)
+    sharp[:, truth.shape[1] // 2] = 1
+    shares = torch.lerp(sharp, truth, t[:, None])[:, None, None].expand(-1, *blur.kernels.shape[1:3], -1)
+    better = losses.relative_l1(layer.filtered(blur), layer.unfiltered(batch.reference), layer.unfiltered(seen))
+    return {"filtered": 0.03 * better, "kernel": 0.003 * losses.cross_entropy(blur.kernels, shares)}  # the size of L1
 
 
 def _paper_training(settings: PaperSettings, example: Callable[..., Example]) -> Training:

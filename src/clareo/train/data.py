@@ -60,7 +60,7 @@ class Stream(Dataset[Example]):
         made = self.example(clean, rng)
         top, left = rng.integers(self.margin // 2, self.margin + self.margin // 2 + 1, 2)
         window = np.s_[:, top : top + self.crop, left : left + self.crop]
-        return Example(made.reference[window].clone(), made.degraded[window].clone(), made.prompt)
+        return Example(made.reference[window].clone(), made.degraded[window].clone(), made.prompt, made.truth)
 
     def _crop(self, rng: np.random.Generator) -> torch.Tensor:
         """Cut (3, s, s) with a margin out of a photo, mirrored and turned, now and then shrunk."""
@@ -106,15 +106,16 @@ def _stage(
         sampler=[first + k for first in firsts for k in range(stage.batch)],
         batch_size=stage.batch,
         num_workers=recipe.workers,
-        collate_fn=partial(collate, far_share=stage.far_share),
+        collate_fn=partial(collate, far_share=stage.far_share, part=stage.part),
         prefetch_factor=8 if recipe.workers else None,
         multiprocessing_context="fork" if recipe.workers and sys.platform == "linux" else None,  # photos are not copied
         generator=torch.Generator().manual_seed(seed),
     )
 
 
-def collate(examples: list[Example], far_share: float) -> Batch:
+def collate(examples: list[Example], far_share: float, part: str = "") -> Batch:
     """Put examples side by side."""
     reference = torch.stack([e.reference for e in examples])
     degraded = torch.stack([e.degraded for e in examples])
-    return Batch(reference, degraded, [e.prompt for e in examples], far_share)
+    truth = {name: torch.stack([e.truth[name] for e in examples]) for name in examples[0].truth}
+    return Batch(reference, degraded, [e.prompt for e in examples], far_share, part, truth)

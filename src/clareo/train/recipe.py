@@ -24,6 +24,7 @@ class Stage:
     crop: int  # pixels
     batch: int
     far_share: float = 0.5  # of the batch trained at t = 1
+    part: str = ""  # of the system that learns alone; its file says which there are
     options: Mapping[str, Any] = field(default_factory=dict)  # of the system, in place of the recipe's; data only
 
     def __post_init__(self) -> None:
