@@ -57,8 +57,8 @@ def quality(system: System, data: Path, out: Path, steps: tuple[int, ...] = (1, 
         reference = _even(read_photo(path).pixels)
         for case, (recipe, expert) in cases:
             rows += _rows(plain, reference, (case, recipe, expert), (path.name, number), steps)
+        _write(rows, out / "quality.csv")  # after every photo: a run that is stopped keeps what it measured
         print(f"[{number + 1}/{len(paths)}] {path.name}", file=sys.stderr)  # noqa: T201
-    _write(rows, out / "quality.csv")
     table = _table(rows, steps)
     (out / "quality.md").write_text(table, encoding="utf-8")
     return table
