@@ -34,6 +34,7 @@ test-all: test
 bench: setup  ## tables of docs/models and docs/speed: make bench DATA=folder/of/clean/photos
 	$(BIN)/clareo bench --data $(DATA) -o bench
 	$(BIN)/clareo bench --data $(DATA) --speed
+	$(BIN)/clareo bench --data $(DATA) --degradations
 
 docs: $(VENV)/.installed  ## the site, into site/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'

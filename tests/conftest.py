@@ -30,6 +30,17 @@ def photo(astronaut: NDArray[np.uint8]) -> torch.Tensor:
 
 
 @pytest.fixture(scope="session")
+def shared_photos() -> torch.Tensor:
+    """Twenty different pieces (20, 3, 128, 128) of free photos that scikit-image carries."""
+    pieces = [
+        torch.from_numpy(whole[top : top + 128, left : left + 128].copy()).permute(2, 0, 1).float() / 255
+        for whole in (data.astronaut(), data.coffee(), data.chelsea(), data.rocket())
+        for top, left in ((0, 0), (0, 200), (100, 100), (150, 220), (170, 40))
+    ]
+    return torch.stack(pieces)
+
+
+@pytest.fixture(scope="session")
 def unires() -> System:
     return clareo.load_system("unires")
 

@@ -65,14 +65,14 @@ def test_the_readme_tree_is_the_tree_on_disk() -> None:
     block = re.search(r"```text\nsrc/clareo/\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert block is not None
     told: set[str] = set()
-    folder = ""
+    folders: list[str] = []
     for line in block.group(1).splitlines():
         name = line.split()[0]
-        deep = len(line) - len(line.lstrip())
-        if deep == 2:
-            folder = name if name.endswith("/") else ""
-        if not name.endswith("/"):
-            told.add(name if deep == 2 else folder + name)
+        del folders[(len(line) - len(line.lstrip())) // 2 - 1 :]
+        if name.endswith("/"):
+            folders.append(name)
+        else:
+            told.add("".join(folders) + name)
     package = ROOT / "src" / "clareo"
     there = {str(p.relative_to(package)) for p in package.rglob("*") if p.suffix in (".py", ".toml", ".safetensors")}
     there = {name for name in there if not name.endswith("__init__.py")} | {"__init__.py"}

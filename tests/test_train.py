@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 import clareo
-from clareo.errors import CheckpointError, PhotoError, RecipeError
+from clareo.errors import CheckpointError, ClareoError, PhotoError, RecipeError
 from clareo.system import Batch
 from clareo.systems import unires
 from clareo.train.data import batches, load_photos
@@ -224,3 +225,70 @@ def test_shipped_recipes_are_valid(path: Path) -> None:
     assert all(isinstance(stage, Stage) for stage in recipe.stages)
     changed = read_recipe(path, {"optimiser.rate": "1e-5", "precision": "fp32", "stages.0.steps": "7"})
     assert (changed.optimiser.rate, changed.precision, changed.stages[0].steps) == (1e-5, "fp32", 7)
+
+
+def pairs_of(photos: Path, folder: Path) -> Path:
+    for number, path in enumerate(sorted(photos.glob("*.png"))):
+        for side, scale in (("blur", 2), ("sharp", 1)):
+            target = folder / side / f"{number}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            PIL.Image.open(path).reduce(scale).save(target)
+    return folder
+
+
+def test_real_pairs_are_trained_on_beside_synthetic_ones(photos: Path, tmp_path: Path) -> None:
+    folder = pairs_of(photos, tmp_path / "GoPro")
+    recipe = tiny(pairs=[{"folder": str(folder), "task": "motion", "share": 0.5}])
+    drawn = [batch for _, batch in zip(range(8), batches(load_photos(photos, 64), recipe, 0), strict=False)]
+    prompts = [prompt for batch in drawn for prompt in batch.prompts]
+    assert 4 <= prompts.count(unires.PROMPTS["motion"]) <= 16
+    kernels = torch.cat([batch.truth["kernel"] for batch in drawn])
+    assert bool(kernels.isnan().any())  # nobody knows the blur of a real photo
+    assert bool(torch.isfinite(kernels).any())
+    again = [batch for _, batch in zip(range(8), batches(load_photos(photos, 64), recipe, 0), strict=False)]
+    assert all(torch.equal(one.degraded, other.degraded) for one, other in zip(drawn, again, strict=True))
+    assert train(recipe, photos, tmp_path / "run").exists()
+
+
+def test_real_pairs_are_cut_at_the_same_place(photos: Path, tmp_path: Path) -> None:
+    folder = pairs_of(photos, tmp_path / "GoPro")
+    recipe = tiny(pairs=[{"folder": str(folder), "task": "motion", "share": 1.0}])
+    batch = next(batches(load_photos(photos, 64), recipe, 0))
+    blurred = torch.nn.functional.avg_pool2d(batch.reference, 2)
+    given = torch.nn.functional.avg_pool2d(batch.degraded, 2)
+    assert float((blurred - given).abs().mean()) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ({"task": "motoin", "share": 0.5}, "did you mean 'motion'"),
+        ({"task": "motion", "share": 0}, "share"),
+        ({"task": "motion", "shrae": 0.5}, "did you mean 'share'"),
+    ],
+)
+def test_wrong_paired_folders_are_told(source: dict[str, object], said: str, photos: Path, tmp_path: Path) -> None:
+    folder = pairs_of(photos, tmp_path / "GoPro")
+    with pytest.raises(ClareoError, match=said):
+        next(batches(load_photos(photos, 64), tiny(pairs=[{"folder": str(folder), **source}]), 0))
+
+
+def test_unpaired_files_are_named_before_the_first_step(photos: Path, tmp_path: Path) -> None:
+    folder = pairs_of(photos, tmp_path / "GoPro")
+    (folder / "sharp" / "1.png").unlink()
+    with pytest.raises(PhotoError, match=r"no partner: blur/1\.png"):
+        train(tiny(pairs=[{"folder": str(folder), "task": "motion", "share": 0.5}]), photos, tmp_path / "run")
+
+
+def test_shards_hold_the_same_photos_as_their_folder(photos: Path, tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    with tarfile.open(shards / "000.tar", "w") as shard:
+        for path in sorted(photos.glob("*.png")):
+            shard.add(path, path.name)
+        shard.add(__file__, "0.json")
+    plain, packed = load_photos(photos, 64), load_photos(shards, 64)
+    assert all(np.array_equal(one, other) for one, other in zip(plain, packed, strict=True))
+    (shards / "001.tar").write_bytes(b"no tar file")
+    with pytest.raises(PhotoError, match=r"001\.tar"):
+        load_photos(shards, 64)

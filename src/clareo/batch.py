@@ -11,8 +11,10 @@ from typing import Any
 
 import clareo
 from clareo.checkpoints import file_hash
-from clareo.degrade import RECIPES, Degraded, Record, degrade
-from clareo.errors import ClareoError, PhotoError, UnknownNameError, UsageError
+from clareo.degrade import Degraded, Record, degrade
+from clareo.degrade.recipes import find_recipe
+from clareo.degrade.sheet import contact_sheet
+from clareo.errors import ClareoError, PhotoError, UsageError
 from clareo.io import SUFFIXES, Photo, atomic, output_suffix, read_photo, write_photo
 from clareo.restore import restore
 from clareo.system import System
@@ -209,9 +211,9 @@ def degrade_batch(
     paths: Sequence[Path], out: Path, recipe: str, seed: int, count: int, *, overwrite: bool = False
 ) -> Iterator[tuple[str, str]]:
     """Degrade photos into a folder, each with NAME.record.json beside it; yield (what was done, what went wrong)."""
-    record = Record.from_json(Path(recipe).read_text(encoding="utf-8")) if Path(recipe).is_file() else None
-    if record is None and recipe not in RECIPES:
-        raise UnknownNameError.of("recipe", recipe, RECIPES)
+    record = Record.from_json(Path(recipe).read_text(encoding="utf-8")) if recipe.endswith(".json") else None
+    if record is None:
+        find_recipe(recipe)  # a wrong name is told before the first photo
     if count < 1:
         msg = f"count must be at least 1, not {count}"
         raise UsageError(msg)
@@ -227,6 +229,28 @@ def degrade_batch(
                 yield "", str(error)
 
 
+def sheet_batch(paths: Sequence[Path], out: Path, seed: int, *, overwrite: bool = False) -> Iterator[tuple[str, str]]:
+    """Draw the contact sheet of each photo, NAME-sheet.png; yield (what was done, what went wrong)."""
+    for source, place in find_photos(paths):
+        target = out / place.with_name(f"{place.stem}-sheet.png")
+        try:
+            _refuse_to_replace(target, overwrite=overwrite)
+            sheet = contact_sheet(read_photo(source).pixels[0], seed=seed)
+            with atomic(target) as partial:
+                sheet.save(partial, "PNG")
+            yield str(target), ""
+        except UsageError:
+            raise
+        except ClareoError as error:
+            yield "", str(error)
+
+
+def _refuse_to_replace(target: Path, *, overwrite: bool) -> None:
+    if target.exists() and not overwrite:
+        msg = f"{target}: exists already; --overwrite replaces it"
+        raise PhotoError(msg)
+
+
 def _degraded(source: Path, recipe: str, seed: int, record: Record | None) -> Degraded:
     if record is None:
         return degrade(source, recipe, seed)
@@ -234,9 +258,7 @@ def _degraded(source: Path, recipe: str, seed: int, record: Record | None) -> De
 
 
 def _keep_degraded(made: Degraded, source: Path, target: Path, *, overwrite: bool) -> str:
-    if target.exists() and not overwrite:
-        msg = f"{target}: exists already; --overwrite replaces it"
-        raise PhotoError(msg)
+    _refuse_to_replace(target, overwrite=overwrite)
     write_photo(made.tensor[None], Photo(made.tensor[None]), target)
     with atomic(target.with_suffix(".record.json")) as partial:
         partial.write_text(made.record.to_json(), encoding="utf-8")

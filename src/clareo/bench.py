@@ -10,19 +10,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from clareo.colour import keep
 from clareo.degrade import degrade
-from clareo.devices import Precision, choose_device, has_fast_bf16
+from clareo.degrade.audit import audit
+from clareo.degrade.recipes import degrade_tensor
+from clareo.degrade.recipes.second_order import PRESETS
+from clareo.devices import Precision, choose_device, has_fast_bf16, keep_freed_memory
 from clareo.errors import UsageError
 from clareo.io import SUFFIXES, atomic, read_photo
 from clareo.latents import enlarge
 from clareo.quality.blind import gradient_energy
 from clareo.quality.reference import psnr, ssim
 from clareo.restore import restore
-from clareo.system import System
+from clareo.system import Example, System, system_module
+from clareo.train.data import Stream, collate, load_photos
+from clareo.train.recipe import Recipe, Stage
 from clareo.types import Condition, Image, Percept
 
 PROTOCOL = "PSNR and SSIM in RGB, no border crop, means over photos; seed = place of the photo; no colour matching"
@@ -46,10 +53,7 @@ class Row:
 
 def quality(system: System, data: Path, out: Path, steps: tuple[int, ...] = (1, 4), limit: int | None = None) -> str:
     """Measure every case of a system on a folder of clean photos; write quality.csv, return a Markdown table."""
-    paths = sorted(path for path in data.rglob("*") if path.suffix.lower() in SUFFIXES)[:limit]
-    if not paths:
-        msg = f"{data}: no photos to measure on"
-        raise UsageError(msg)
+    paths = _photos(data)[:limit]
     plain = replace(system, match_colour=keep)
     cases = [*system.cases.items(), *((f"clean, {expert}", ("", expert)) for expert in system.experts)]
     rows: list[Row] = []
@@ -62,6 +66,14 @@ def quality(system: System, data: Path, out: Path, steps: tuple[int, ...] = (1, 
     table = _table(rows, steps)
     (out / "quality.md").write_text(table, encoding="utf-8")
     return table
+
+
+def _photos(data: Path) -> list[Path]:
+    paths = sorted(path for path in data.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        msg = f"{data}: no photos to measure on"
+        raise UsageError(msg)
+    return paths
 
 
 def _even(image: Image) -> Image:
@@ -192,3 +204,63 @@ def _median(work: Callable[[], object], repeats: int) -> float:
         work()
         seconds.append(time.perf_counter() - began)
     return statistics.median(seconds)
+
+
+# --- degradations ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Damaged(Dataset[torch.Tensor]):
+    """A photo under a recipe, again and again."""
+
+    photo: torch.Tensor
+    recipe: str
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        """Degrade with its place as the seed."""
+        return degrade_tensor(self.photo, self.recipe, index).tensor
+
+
+def degradations(data: Path, draws: int = 10_000) -> str:
+    """Hold the draws of every second-order preset against its table, and time degrading on worker processes."""
+    lines = ["| preset | draws | settings | worst chi-square / limit at 99.9 % |", "|---|---|---|---|"]
+    for preset in PRESETS:
+        checks = audit(preset, draws)
+        worst = max(checks, key=lambda check: check.statistic / check.limit)
+        ratio = worst.statistic / worst.limit
+        lines.append(f"| {preset} | {draws} | {len(checks)} | {ratio:.2f} ({worst.name}) |")
+    photo = _even(read_photo(_photos(data)[0]).pixels)[0, :, :512, :512].contiguous()
+    size = f"{photo.shape[1]}x{photo.shape[2]}"
+    keep_freed_memory()  # as training does, for its workers too
+    full = _rate(Damaged(photo, "realesrgan", 150), workers=1, batch=1)
+    recipe = Recipe("unires", (Stage(1, 128, 1),))
+    example = system_module("unires").training({}).example
+    stream = Stream(load_photos(data, 160), example, 128, recipe.margin, recipe.shrink_share, 0)
+    mix = _rate(Subset(stream, range(4800)), workers=2, batch=16)
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "| what | workers, one thread each | a second |",
+            "|---|---|---|",
+            f"| `realesrgan`, {size} photo to a quarter | 1 | {full:.0f} |",
+            f"| UniRes' task mix, 128x128 crops with margins | 2 | {mix:.0f} |",
+        ]
+    )
+
+
+def _together(items: list[Any]) -> Any:  # noqa: ANN401 - tensors or examples
+    return collate(items, 1.0).degraded if isinstance(items[0], Example) else torch.stack(items)
+
+
+def _rate(items: Dataset[Any], workers: int, batch: int) -> float:
+    """Return items a second once the workers are under way."""
+    loader = iter(DataLoader(items, batch, num_workers=workers, prefetch_factor=2, collate_fn=_together))
+    next(loader)
+    began = time.perf_counter()
+    count = sum(len(made) for made in loader)
+    return count / (time.perf_counter() - began)

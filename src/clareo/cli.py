@@ -93,7 +93,12 @@ def _add_degrade(commands: Any) -> None:  # noqa: ANN401
     degrade = commands.add_parser("degrade", help="damage good photos, with a record of what was done")
     degrade.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="photos or folders")
     degrade.add_argument("-o", "--out", required=True, type=Path, help="a folder")
-    degrade.add_argument("--recipe", default="realesrgan", help="name of a recipe, or a record file to repeat")
+    degrade.add_argument(
+        "--recipe",
+        default="realesrgan",
+        help="a name, kinds joined by +, a recipe file (.toml) or a record to repeat (.json)",
+    )
+    degrade.add_argument("--sheet", action="store_true", help="draw every kind at five degrees instead")
     degrade.add_argument("--seed", type=int, default=0)
     degrade.add_argument("--count", type=int, default=1, help="versions of each photo (default: 1)")
     degrade.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
@@ -118,6 +123,7 @@ def _add_bench(commands: Any) -> None:  # noqa: ANN401
     bench.add_argument("--steps", type=int, nargs="+", default=[1, 4])
     bench.add_argument("--limit", type=int, help="use the first so many photos")
     bench.add_argument("--speed", action="store_true", help="measure seconds instead of quality")
+    bench.add_argument("--degradations", action="store_true", help="measure what training draws, and how fast")
     bench.add_argument("-o", "--out", type=Path, default=Path("bench"), help="folder for the CSV and the table")
     bench.set_defaults(command=_bench)
 
@@ -182,12 +188,16 @@ def _progress(number: int, total: int, name: str) -> None:
 
 
 def _degrade(parsed: argparse.Namespace) -> int:
-    from clareo.batch import degrade_batch  # noqa: PLC0415
+    from clareo.batch import degrade_batch, sheet_batch  # noqa: PLC0415
 
     failed = False
-    for line, error in degrade_batch(
-        parsed.paths, parsed.out, parsed.recipe, parsed.seed, parsed.count, overwrite=parsed.overwrite
-    ):
+    if parsed.sheet:
+        done = sheet_batch(parsed.paths, parsed.out, parsed.seed, overwrite=parsed.overwrite)
+    else:
+        done = degrade_batch(
+            parsed.paths, parsed.out, parsed.recipe, parsed.seed, parsed.count, overwrite=parsed.overwrite
+        )
+    for line, error in done:
         failed |= bool(error)
         print(f"clareo: {error}" if error else line, file=sys.stderr if error else sys.stdout)
     return int(failed)
@@ -209,6 +219,9 @@ def _train(parsed: argparse.Namespace) -> int:
 def _bench(parsed: argparse.Namespace) -> int:
     from clareo import bench  # noqa: PLC0415
 
+    if parsed.degradations:
+        print(bench.degradations(parsed.data))
+        return 0
     system = clareo.load_system(parsed.system, parsed.preset)
     if parsed.speed:
         print(bench.speed(system))

@@ -69,6 +69,9 @@ class Batch:
     truth: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
+PairExample = Callable[["torch.Tensor", "torch.Tensor", "np.random.Generator"], Example]  # of reference and degraded
+
+
 @dataclass(frozen=True)
 class Training:
     """What the training loop needs to know of a method."""
@@ -77,6 +80,7 @@ class Training:
     trained: nn.Module  # the part of the system's networks that is optimised, averaged and exported
     settings: Mapping[str, Any]  # what a checkpoint says about itself, so that it can be loaded again
     example: Callable[[torch.Tensor, np.random.Generator], Example]  # from a clean crop (3, H, W)
+    paired: Callable[[str], PairExample]  # what a paired folder teaches, by the name of its task
     loss: Callable[[Batch, torch.Generator], dict[str, torch.Tensor]]  # terms that add up to what is minimised
 
 

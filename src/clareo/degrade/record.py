@@ -8,30 +8,23 @@ from dataclasses import asdict, dataclass, field
 
 import torch
 
-from clareo.degrade import ops
-from clareo.errors import RecipeError
+from clareo.degrade import objects, ops, scene, words
+from clareo.degrade.degrees import Value, meaning_of
+from clareo.errors import RecipeError, UnknownNameError
 
-KINDS = ("noise", "jpeg", "motion", "defocus", "low_resolution", "low_light", "haze", "rain", "raindrop")
-
-Value = float | int | str | bool
 Op = Callable[..., torch.Tensor]
 OPS: Mapping[str, Op] = {
     op.__name__: op
     for op in (
-        ops.bell_blur,
-        ops.sinc_blur,
-        ops.disk_blur,
-        ops.line_blur,
-        ops.shake_blur,
-        ops.resize,
-        ops.gaussian_noise,
-        ops.poisson_noise,
-        ops.sensor_noise,
-        ops.jpeg,
-        ops.quantise,
-        ops.sharpen,
+        *(scene.haze, scene.low_light, scene.rain, scene.raindrop),
+        *(objects.object_motion, objects.layered_defocus),
+        *(ops.bell_blur, ops.sinc_blur, ops.disk_blur, ops.line_blur, ops.shake_blur),
+        *(ops.gaussian_noise, ops.poisson_noise, ops.sensor_noise),
+        *(ops.resize, ops.sharpen, ops.jpeg, ops.webp, ops.quantise),
     )
 }
+LOCAL_BLURS = ("object_motion", "layered_defocus", "raindrop")
+UNIFORM_BLURS = ("bell_blur", "disk_blur", "line_blur", "shake_blur")  # one kernel says everything about them
 
 
 @dataclass(frozen=True)
@@ -40,18 +33,23 @@ class Step:
 
     op: str
     params: Mapping[str, Value] = field(default_factory=dict)
-    kind: str = ""  # one of KINDS, "blur", or nothing for bookkeeping (rounding, enlarging)
+    kind: str = ""  # one of `degrees.KINDS`, or nothing for bookkeeping (rounding, enlarging)
     degree: float = 0.0  # 0 nothing, 1 as bad as it gets
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.op not in OPS:
-            msg = f"unknown operation {self.op!r}; there are {', '.join(sorted(OPS))}"
-            raise RecipeError(msg)
+            raise UnknownNameError.of("operation", self.op, OPS)
         object.__setattr__(self, "degree", min(1.0, max(0.0, self.degree)))
 
+    @staticmethod
+    def of(op: str, seed: int = 0, /, **params: Value) -> Step:
+        """Make a step with the kind and degree that its parameters mean."""
+        kind, degree = meaning_of(op, params)
+        return Step(op, params, kind, degree, seed)
+
     def apply(self, image: torch.Tensor) -> torch.Tensor:
-        """Do it to (3, H, W)."""
+        """Do it to (..., 3, H, W)."""
         rng = torch.Generator().manual_seed(self.seed)
         return OPS[self.op](image, rng, **self.params)
 
@@ -65,7 +63,7 @@ class Record:
     seed: int = 0
 
     def apply(self, clean: torch.Tensor) -> torch.Tensor:
-        """Degrade (3, H, W); the same record and photo give the same pixels."""
+        """Degrade (..., 3, H, W); the same record and photo give the same pixels."""
         for step in self.steps:
             clean = step.apply(clean)
         return clean
@@ -78,26 +76,17 @@ class Record:
                 left[step.kind] = left.get(step.kind, 1.0) * (1 - step.degree)
         return {kind: round(1 - remaining, 4) for kind, remaining in left.items()}
 
-    def dominant(self) -> str:
-        """Return the kind with the highest degree, or nothing for a clean photo."""
-        degrees = self.degrees()
-        return max(degrees, key=degrees.__getitem__) if degrees else ""
-
     def prompt(self) -> str:
         """Return the restoration prompt of DaLPSR: an action per kind, and the quarter of the range that it lies in."""
-        intervals = ("0~0.25", "0.25~0.5", "0.5~0.75", "0.75~1.0")
-        degrees = self.degrees()
-        blur = max((degrees.get(kind, 0.0) for kind in ("blur", "motion", "defocus")), default=0.0)
-        levels = {"Deblur": blur, "Denoise": degrees.get("noise", 0.0), "Dejpeg": degrees.get("jpeg", 0.0)}
-        return ", ".join(f"{verb} with sigma {intervals[min(3, int(4 * level))]}" for verb, level in levels.items())
+        return words.restoration_prompt(self)
 
     def kernel(self, side: int) -> torch.Tensor:
         """Return all blur together as one kernel (side, side); NaN where a step makes that meaningless."""
-        if any(step.op in ("resize", "sinc_blur", "sharpen") for step in self.steps):
+        if any(step.op in ("resize", "sinc_blur", "sharpen", *LOCAL_BLURS) for step in self.steps):
             return torch.full((side, side), torch.nan)
         point = torch.zeros(1, 2 * side + 1, 2 * side + 1)
         point[:, side, side] = 1
-        blurs = Record(tuple(step for step in self.steps if step.op.endswith("_blur")))
+        blurs = Record(tuple(step for step in self.steps if step.op in UNIFORM_BLURS))
         half = side // 2
         middle = blurs.apply(point)[0, side - half : side + half + 1, side - half : side + half + 1].clamp_min(0)
         return middle / middle.sum()

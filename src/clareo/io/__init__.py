@@ -5,7 +5,16 @@ Pixels stay in the photo's own colour space, and its profile goes with them.
 """
 
 from clareo.io.photo import Photo
-from clareo.io.read import MAX_MEGAPIXELS, SUFFIXES, as_photo, from_picture, read_photo, read_rgb8
+from clareo.io.read import (
+    MAX_MEGAPIXELS,
+    SUFFIXES,
+    as_photo,
+    from_picture,
+    photo_size,
+    read_photo,
+    read_rgb8,
+    read_shard,
+)
 from clareo.io.write import WRITTEN, atomic, output_suffix, to_picture, write_photo
 
 __all__ = [
@@ -17,8 +26,10 @@ __all__ = [
     "atomic",
     "from_picture",
     "output_suffix",
+    "photo_size",
     "read_photo",
     "read_rgb8",
+    "read_shard",
     "to_picture",
     "write_photo",
 ]

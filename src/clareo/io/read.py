@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import tarfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -212,6 +213,28 @@ def read_rgb8(path: Path) -> NDArray[np.uint8]:
     except (OSError, ValueError) as error:
         msg = f"{path}: {error}"
         raise PhotoError(msg) from error
+
+
+def read_shard(path: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Yield name and pixels, as `read_rgb8` gives them, of each photo in a tar file (webdataset's shards)."""
+    try:
+        with tarfile.open(path) as shard:
+            for member in shard:
+                file = shard.extractfile(member) if Path(member.name).suffix.lower() in SUFFIXES else None
+                if file is not None:
+                    with PIL.Image.open(file) as picture:
+                        yield member.name, np.asarray(_upright(picture).convert("RGB"))
+    except (OSError, ValueError, tarfile.TarError) as error:
+        msg = f"{path}: {error}"
+        raise PhotoError(msg) from error
+
+
+def photo_size(path: Path) -> tuple[int, int]:
+    """Return height and width as the file's header says, upright."""
+    with opened(path) as picture:
+        width, height = picture.size
+        turned = picture.getexif().get(0x0112, 1) >= 5
+    return (width, height) if turned else (height, width)
 
 
 def as_photo(source: Any, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:  # noqa: ANN401 - what users have

@@ -50,9 +50,9 @@ from clareo.diffusion import losses
 from clareo.diffusion.denoiser import Denoiser
 from clareo.diffusion.process import DDPM, DirectIteration
 from clareo.diffusion.samplers import sample_ddim
-from clareo.errors import CheckpointError
+from clareo.errors import CheckpointError, UnknownNameError
 from clareo.latents import VAE, PixelUnshuffle, enlarge, shrink_and_enlarge
-from clareo.system import Batch, Example, System, Training
+from clareo.system import Batch, Example, PairExample, System, Training
 from clareo.types import Condition, Image, Latent, Percept
 
 EXPERTS = ("blind", "sr", "motion", "defocus", "denoise", "detail")
@@ -274,6 +274,18 @@ def draw_example(clean: torch.Tensor, rng: np.random.Generator, mix: TaskMix, ke
     return Example(clean, degraded, prompt, truth)
 
 
+def paired(task: str, drop_text: float, kernel: int = 0) -> PairExample:
+    """Say how real pairs become examples: their folder knows the task, nobody knows the blur."""
+    if task not in PROMPTS:
+        raise UnknownNameError.of("task", task, PROMPTS)
+    truth = {"kernel": torch.full((kernel, kernel), torch.nan)} if kernel else {}
+
+    def example(reference: torch.Tensor, degraded: torch.Tensor, rng: np.random.Generator) -> Example:
+        return Example(reference, degraded, "" if rng.random() < drop_text else PROMPTS[task], truth)
+
+    return example
+
+
 RECIPES = {"motion": "motion", "defocus": "defocus", "denoise": "noise"}  # task -> recipe
 
 
@@ -288,13 +300,26 @@ def training(options: Mapping[str, Any]) -> Training:
     plain = dict(options)
     mix = TaskMix(**plain.pop("mix", {}))
     if plain.get("preset") == "paper":
-        return _paper_training(PaperSettings(**plain), partial(draw_example, mix=mix))
+        return _paper_training(PaperSettings(**plain), _examples(mix))
     settings = NanoSettings.from_json(plain)
-    kernel = settings.network.deconvolution.kernel
-    return _nano_training(settings, partial(draw_example, mix=mix, kernel=kernel))
+    return _nano_training(settings, _examples(mix, settings.network.deconvolution.kernel))
 
 
-def _nano_training(settings: NanoSettings, example: Callable[..., Example]) -> Training:
+@dataclass(frozen=True)
+class Examples:
+    """Where examples come from: clean crops that are damaged here, and real pairs."""
+
+    drawn: Callable[[torch.Tensor, np.random.Generator], Example]
+    paired: Callable[[str], PairExample]
+
+
+def _examples(mix: TaskMix, kernel: int = 0) -> Examples:
+    return Examples(
+        partial(draw_example, mix=mix, kernel=kernel), partial(paired, drop_text=mix.drop_text, kernel=kernel)
+    )
+
+
+def _nano_training(settings: NanoSettings, examples: Examples) -> Training:
     system = build_nano(settings)
     denoiser, network = system.denoiser, cast("NanoNetwork", system.network)
     backbone, words_of = network.backbone, network.text
@@ -312,7 +337,7 @@ def _nano_training(settings: NanoSettings, example: Callable[..., Example]) -> T
         terms = _blur_terms(backbone.deconvolution, blur, seen, t, batch)
         return {"l1": losses.l1(system.codec.decode(estimate).float(), batch.reference), **terms}
 
-    return Training(system, system.network, settings.to_json(), example, loss)
+    return Training(system, system.network, settings.to_json(), examples.drawn, examples.paired, loss)
 
 
 def _blur_terms(
@@ -327,7 +352,7 @@ def _blur_terms(
     return {"filtered": 0.03 * better, "kernel": 0.003 * losses.cross_entropy(blur.kernels, shares)}  # the size of L1
 
 
-def _paper_training(settings: PaperSettings, example: Callable[..., Example]) -> Training:
+def _paper_training(settings: PaperSettings, examples: Examples) -> Training:
     """E || eps - eps_theta(z_t, t, z_LQ, s) ||^2, with image and text dropped independently."""
     system, unet = build_paper(settings)
     denoiser, words_of = system.denoiser, system.network.get_submodule("words")
@@ -344,7 +369,7 @@ def _paper_training(settings: PaperSettings, example: Callable[..., Example]) ->
         predicted = denoiser.predict(denoiser.mix(clean, noise, t), t, condition)
         return {"mse": losses.mse(predicted.float(), denoiser.target(clean, noise, t))}
 
-    return Training(system, unet, asdict(settings), example, loss)
+    return Training(system, unet, asdict(settings), examples.drawn, examples.paired, loss)
 
 
 def _times(batch: int, far_share: float, rng: torch.Generator) -> torch.Tensor:

@@ -6,7 +6,7 @@ Item i of the stream is a pure function of (seed, i): the same whatever the numb
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,21 +18,31 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from clareo.errors import PhotoError
-from clareo.io import SUFFIXES, read_rgb8
-from clareo.system import Batch, Example, system_module
+from clareo.io import SUFFIXES, read_rgb8, read_shard
+from clareo.latents import enlarge
+from clareo.system import Batch, Example, PairExample, system_module
+from clareo.train.pairs import Pair, find_pairs
 from clareo.train.recipe import Recipe, Stage
 
 Pixels = NDArray[np.uint8]
 
 
 def load_photos(folder: Path, at_least: int) -> list[Pixels]:
-    """Read every photo of a folder whose sides reach ``at_least``, as uint8 (H, W, 3), in the order of their names."""
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    photos = [photo for photo in map(read_rgb8, paths) if min(photo.shape[:2]) >= at_least]
+    """Read every photo of a folder, or of tar shards in it, whose sides reach ``at_least``, as uint8 (H, W, 3).
+
+    In the order of their names.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES | {".tar"})
+    found = [photo for path in files for photo in _photos_in(path)]
+    photos = [photo for photo in found if min(photo.shape[:2]) >= at_least]
     if not photos:
-        msg = f"no photo of at least {at_least} px a side in {folder} ({len(paths)} photos looked at)"
+        msg = f"no photo of at least {at_least} px a side in {folder} ({len(found)} photos looked at)"
         raise PhotoError(msg)
     return photos
+
+
+def _photos_in(path: Path) -> list[Pixels]:
+    return [photo for _, photo in read_shard(path)] if path.suffix.lower() == ".tar" else [read_rgb8(path)]
 
 
 def split(photos: list[Pixels], held_out: int) -> tuple[list[Pixels], list[Pixels]]:
@@ -40,6 +50,38 @@ def split(photos: list[Pixels], held_out: int) -> tuple[list[Pixels], list[Pixel
     aside = photos[::held_out]
     rest = [photo for place, photo in enumerate(photos) if place % held_out]
     return (rest or photos), aside
+
+
+@dataclass(frozen=True)
+class RealPairs:
+    """Pairs of photographs on disk, and how a system makes examples of them."""
+
+    pairs: Sequence[Pair]
+    example: PairExample
+    share: float
+
+    def draw(self, rng: np.random.Generator, crop: int) -> Example:
+        """Cut the same place out of both photos, mirrored and turned alike; the degraded one is enlarged to size."""
+        pair = self.pairs[int(rng.integers(len(self.pairs)))]
+        small, side = read_rgb8(pair.degraded), -(-crop // pair.scale)
+        if min(small.shape[:2]) < side:
+            msg = f"{pair.degraded}: smaller than the crops of {side} px"
+            raise PhotoError(msg)
+        top, left = (int(rng.integers(extent - side + 1)) for extent in small.shape[:2])
+        turns, mirrored = int(rng.integers(4)), bool(rng.random() < 0.5)
+        degraded, reference = (
+            _turned(photo[top * by : (top + side) * by, left * by : (left + side) * by], turns, mirrored=mirrored)
+            for photo, by in ((small, 1), (read_rgb8(pair.reference), pair.scale))
+        )
+        large = enlarge(degraded, (side * pair.scale, side * pair.scale))
+        return self.example(reference[:, :crop, :crop].clone(), large[:, :crop, :crop].clone(), rng)
+
+
+def _turned(patch: Pixels, turns: int, *, mirrored: bool) -> torch.Tensor:
+    """(H, W, 3) uint8 -> (3, H, W), turned by quarters and maybe mirrored."""
+    patch = np.rot90(patch, turns)
+    patch = patch[:, ::-1] if mirrored else patch
+    return torch.from_numpy(patch.copy()).permute(2, 0, 1).float() / 255
 
 
 @dataclass(frozen=True)
@@ -52,10 +94,17 @@ class Stream(Dataset[Example]):
     margin: int
     shrink_share: float
     seed: int
+    real: tuple[RealPairs, ...] = ()
 
     def __getitem__(self, index: int) -> Example:
         """Return example ``index``."""
         rng = np.random.default_rng((self.seed, index))
+        if self.real:
+            chance = rng.random()
+            for source in self.real:
+                if chance < source.share:
+                    return source.draw(rng, self.crop)
+                chance -= source.share
         clean = self._crop(rng)
         made = self.example(clean, rng)
         top, left = rng.integers(self.margin // 2, self.margin + self.margin // 2 + 1, 2)
@@ -69,9 +118,8 @@ class Stream(Dataset[Example]):
         shrink = float(rng.uniform(1, 2)) if rng.random() < self.shrink_share else 1.0
         taken = min(round(side * shrink), *photo.shape[:2])
         top, left = (int(rng.integers(extent - taken + 1)) for extent in photo.shape[:2])
-        patch = np.rot90(photo[top : top + taken, left : left + taken], int(rng.integers(4)))
-        patch = patch[:, ::-1] if rng.random() < 0.5 else patch
-        clean = torch.from_numpy(patch.copy()).permute(2, 0, 1).float() / 255
+        turns, mirrored = int(rng.integers(4)), bool(rng.random() < 0.5)
+        clean = _turned(photo[top : top + taken, left : left + taken], turns, mirrored=mirrored)
         if taken == side:
             return clean
         return F.interpolate(clean[None], (side, side), mode="bicubic", antialias=True)[0].clamp(0, 1)
@@ -84,22 +132,26 @@ def batches(photos: list[Pixels], recipe: Recipe, start: int, share: tuple[int, 
     for number, stage in enumerate(recipe.stages):
         end = begin + stage.steps
         if start < end:
-            example = module.training({**recipe.options, **stage.options}).example
-            yield from _stage(photos, example, recipe, stage, (number, max(start, begin) - begin), share)
+            training = module.training({**recipe.options, **stage.options})
+            real = tuple(
+                RealPairs(find_pairs(Path(source.folder)), training.paired(source.task), source.share)
+                for source in recipe.pairs
+            )
+            stream = Stream(
+                photos,
+                training.example,
+                stage.crop,
+                recipe.margin,
+                recipe.shrink_share,
+                recipe.seed * 1000 + number,
+                real,
+            )
+            yield from _stage(stream, recipe, stage, max(start, begin) - begin, share)
         begin = end
 
 
-def _stage(
-    photos: list[Pixels],
-    example: Callable[..., Example],
-    recipe: Recipe,
-    stage: Stage,
-    place: tuple[int, int],
-    share: tuple[int, int],
-) -> Iterator[Batch]:
-    (number, done), (rank, size) = place, share
-    seed = recipe.seed * 1000 + number
-    stream = Stream(photos, example, stage.crop, recipe.margin, recipe.shrink_share, seed)
+def _stage(stream: Stream, recipe: Recipe, stage: Stage, done: int, share: tuple[int, int]) -> Iterator[Batch]:
+    rank, size = share
     firsts = ((step * size + rank) * stage.batch for step in range(done, stage.steps))
     yield from DataLoader(
         stream,
@@ -109,7 +161,7 @@ def _stage(
         collate_fn=partial(collate, far_share=stage.far_share, part=stage.part),
         prefetch_factor=8 if recipe.workers else None,
         multiprocessing_context="fork" if recipe.workers and sys.platform == "linux" else None,  # photos are not copied
-        generator=torch.Generator().manual_seed(seed),
+        generator=torch.Generator().manual_seed(stream.seed),
     )
 
 

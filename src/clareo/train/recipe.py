@@ -34,6 +34,20 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class PairedFolder:
+    """Real pairs beside the synthetic ones."""
+
+    folder: str  # in one of the layouts that `train.pairs` knows
+    task: str  # what a photo of it teaches; the system's file says which tasks there are
+    share: float  # of all samples
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            msg = f"the share of {self.folder} is a number above 0 and up to 1, not {self.share}"
+            raise RecipeError(msg)
+
+
+@dataclass(frozen=True)
 class Optimiser:
     """AdamW with warm-up and cosine decay."""
 
@@ -64,6 +78,7 @@ class Recipe:
     checkpoint_every: int = 250  # steps
     validate_every: int = 1000  # steps
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    pairs: tuple[PairedFolder, ...] = ()
     start_from: str = ""  # a safetensors file whose weights are taken over
 
     @property
@@ -95,10 +110,14 @@ def parse_recipe(plain: Mapping[str, Any]) -> Recipe:
         raise RecipeError(msg)
     known = _checked(Recipe, plain)
     stages = tuple(Stage(**_checked(Stage, stage)) for stage in known.pop("stages"))
+    pairs = tuple(PairedFolder(**_checked(PairedFolder, source)) for source in known.pop("pairs", ()))
+    if sum(source.share for source in pairs) > 1:
+        msg = "the shares of paired folders add up to more than 1"
+        raise RecipeError(msg)
     optimiser = _checked(Optimiser, known.pop("optimiser", {}))
     if "betas" in optimiser:
         optimiser["betas"] = tuple(optimiser["betas"])
-    return Recipe(stages=stages, optimiser=Optimiser(**optimiser), **known)
+    return Recipe(stages=stages, optimiser=Optimiser(**optimiser), pairs=pairs, **known)
 
 
 def _checked(kind: type, plain: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,77 @@
+"""Records in words and numbers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from clareo.degrade import RECIPES, words
+from clareo.degrade.recipes import draw
+from clareo.degrade.record import Record, Step
+
+CLEAN = Record(())
+
+
+def noisy(sigma: float) -> Record:
+    return Record((Step.of("gaussian_noise", sigma=sigma),))
+
+
+@pytest.mark.parametrize(
+    ("level", "named"), [(0.0, "0~0.25"), (0.25, "0~0.25"), (0.26, "0.25~0.5"), (0.75, "0.5~0.75"), (1.0, "0.75~1.0")]
+)
+def test_intervals_are_closed_above(level: float, named: str) -> None:
+    assert words.interval(level) == named
+
+
+def test_prompts_take_the_worst_of_both_orders() -> None:
+    twice = Record((Step.of("jpeg", quality=90), Step.of("jpeg", quality=40)))
+    assert words.levels(twice)["jpeg"] == pytest.approx(55 / 65)
+    blurred = Record((Step.of("bell_blur", size=9, sigma_x=1.0, sigma_y=1.0), Step.of("sinc_blur", size=9, cutoff=1.0)))
+    assert words.levels(blurred)["blur"] == pytest.approx(1 - 1 / torch.pi)
+    assert words.restoration_prompt(CLEAN) == (
+        "Deblur with sigma 0~0.25, Denoise with sigma 0~0.25, Dejpeg with sigma 0~0.25"
+    )
+
+
+def test_the_dominant_task_is_the_expert_for_what_is_worst() -> None:
+    assert words.dominant_task(CLEAN) == "blind"
+    assert words.dominant_task(noisy(30)) == "denoise"
+    assert words.dominant_task(Record((*noisy(5).steps, Step.of("disk_blur", radius=6.0)))) == "defocus"
+    foggy = Record((Step.of("haze", beta=2.0, air=0.9), *noisy(5).steps))
+    assert words.dominant_kind(foggy) == "haze"
+    assert words.dominant_task(foggy) == "denoise"  # there is no expert for haze
+
+
+def test_severity_orders_records() -> None:
+    records = [CLEAN, noisy(5), noisy(25), Record((*noisy(25).steps, Step.of("jpeg", quality=20)))]
+    severities = [words.severity(record) for record in records]
+    assert severities == sorted(severities)
+    assert severities[0] == 0
+    assert severities[-1] < 1
+    assert words.score(CLEAN) == 5
+    assert words.order(records[1], records[3]) == -1
+    assert words.order(records[3], records[1]) == 1
+    assert words.order(noisy(20), noisy(21)) == 0
+
+
+def test_analyses_say_the_same_in_many_ways() -> None:
+    record = Record((Step.of("haze", beta=1.6, air=0.9), *noisy(6).steps, Step.of("jpeg", quality=99)))
+    said = {words.analysis(record, seed) for seed in range(40)}
+    assert len(said) > 30
+    for text in said:
+        haze = min(text.find(name) for name in words.NAMES["haze"] if name in text)
+        noise = min(text.find(name) for name in words.NAMES["noise"] if name in text)
+        assert haze < noise  # worst first
+        assert not any(name in text for name in words.NAMES["jpeg"])  # inaudible
+        assert text.endswith(".")
+    assert words.analysis(record, 7) == words.analysis(record, 7)
+    assert words.analysis(CLEAN) in words.CLEAN
+
+
+def test_every_recipe_can_be_put_into_words() -> None:
+    for recipe in RECIPES:
+        for seed in range(20):
+            record = draw(recipe, (96, 96), seed)
+            assert words.analysis(record, seed)
+            assert 0 <= words.severity(record) < 1
+            assert 1 <= words.score(record) <= 5
