@@ -68,3 +68,11 @@ def test_sizes_that_do_not_fit_are_named(tmp_path: Path) -> None:
     put(tmp_path, "gt/1.png", (33, 24))
     with pytest.raises(PhotoError, match=r"16x12.*does not fit.*33x24"):
         find_pairs(tmp_path)
+
+
+def test_a_broken_file_is_named(tmp_path: Path) -> None:
+    put(tmp_path, "gt/1.png")
+    (tmp_path / "lq").mkdir()
+    (tmp_path / "lq" / "1.png").write_bytes(b"no photo")
+    with pytest.raises(PhotoError, match=r"1\.png"):
+        find_pairs(tmp_path)

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from clareo.degrade import kernels, objects, ops, scene
-from clareo.degrade.degrees import at_degree, meaning_of
+from clareo.degrade.degrees import KINDS, at_degree, meaning_of
 from clareo.degrade.record import Record
-from clareo.degrade.sheet import ALSO, DEGREES, SHEET_KINDS, contact_sheet, steps_of
+from clareo.degrade.sheet import ALSO, DEGREES, contact_sheet, steps_of
 from clareo.quality.reference import psnr
 
 RNG = torch.Generator
@@ -84,7 +84,7 @@ def test_low_light_darkens_and_noise_is_stronger_in_linear_light() -> None:
     assert list(noisy.degrees()) == ["low_light"]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in SHEET_KINDS if kind != "low_resolution"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "low_resolution"])
 def test_parameters_and_degrees_go_both_ways(kind: str) -> None:
     for degree in (0.1, 0.33, 0.5, 0.9):
         op, params = at_degree(kind, degree)
@@ -93,7 +93,7 @@ def test_parameters_and_degrees_go_both_ways(kind: str) -> None:
         assert back == pytest.approx(degree, abs=0.02)
 
 
-@pytest.mark.parametrize("kind", [*SHEET_KINDS, *ALSO])
+@pytest.mark.parametrize("kind", [*KINDS, *ALSO])
 def test_a_higher_degree_is_worse(kind: str, shared_photos: torch.Tensor) -> None:
     means = []
     for degree in DEGREES:

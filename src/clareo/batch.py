@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from clareo.degrade import Degraded, Record, degrade
 from clareo.degrade.recipes import find_recipe
 from clareo.degrade.sheet import contact_sheet
 from clareo.errors import ClareoError, PhotoError, UsageError
-from clareo.io import SUFFIXES, Photo, atomic, output_suffix, read_photo, write_photo
+from clareo.io import SUFFIXES, Photo, atomic, list_photos, output_suffix, read_photo, write_photo
 from clareo.restore import restore
 from clareo.system import System
 from clareo.types import Restoration
@@ -78,7 +79,7 @@ def find_photos(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
             found.append((path, Path(path.name)))
             continue
         try:
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            inside = list_photos(path)
         except OSError as error:
             msg = f"{path}: {error.strerror}"
             raise PhotoError(msg) from error
@@ -220,29 +221,33 @@ def degrade_batch(
     for number, (source, place) in enumerate(find_photos(paths)):
         for version in range(count):
             name = place.with_suffix(".png") if count == 1 else place.with_name(f"{place.stem}-{version}.png")
-            try:
-                made = _degraded(source, recipe, seed + number * count + version, record)
-                yield _keep_degraded(made, source, out / name, overwrite=overwrite), ""
-            except UsageError:
-                raise
-            except ClareoError as error:
-                yield "", str(error)
+            with_seed = seed + number * count + version
+            yield _told(partial(_degrade_one, source, out / name, recipe, with_seed, record, overwrite=overwrite))
 
 
 def sheet_batch(paths: Sequence[Path], out: Path, seed: int, *, overwrite: bool = False) -> Iterator[tuple[str, str]]:
     """Draw the contact sheet of each photo, NAME-sheet.png; yield (what was done, what went wrong)."""
     for source, place in find_photos(paths):
         target = out / place.with_name(f"{place.stem}-sheet.png")
-        try:
-            _refuse_to_replace(target, overwrite=overwrite)
-            sheet = contact_sheet(read_photo(source).pixels[0], seed=seed)
-            with atomic(target) as partial:
-                sheet.save(partial, "PNG")
-            yield str(target), ""
-        except UsageError:
-            raise
-        except ClareoError as error:
-            yield "", str(error)
+        yield _told(partial(_draw_sheet, source, target, seed, overwrite=overwrite))
+
+
+def _told(work: Callable[[], str]) -> tuple[str, str]:
+    """Do one photo's work; return (what was done, what went wrong). A wrong call fails for all photos alike."""
+    try:
+        return work(), ""
+    except UsageError:
+        raise
+    except ClareoError as error:
+        return "", str(error)
+
+
+def _draw_sheet(source: Path, target: Path, seed: int, *, overwrite: bool) -> str:
+    _refuse_to_replace(target, overwrite=overwrite)
+    sheet = contact_sheet(read_photo(source).pixels[0], seed=seed)
+    with atomic(target) as unfinished:
+        sheet.save(unfinished, "PNG")
+    return str(target)
 
 
 def _refuse_to_replace(target: Path, *, overwrite: bool) -> None:
@@ -257,9 +262,10 @@ def _degraded(source: Path, recipe: str, seed: int, record: Record | None) -> De
     return Degraded(record.apply(read_photo(source).pixels[0]), record)
 
 
-def _keep_degraded(made: Degraded, source: Path, target: Path, *, overwrite: bool) -> str:
+def _degrade_one(source: Path, target: Path, recipe: str, seed: int, record: Record | None, *, overwrite: bool) -> str:
+    made = _degraded(source, recipe, seed, record)
     _refuse_to_replace(target, overwrite=overwrite)
     write_photo(made.tensor[None], Photo(made.tensor[None]), target)
-    with atomic(target.with_suffix(".record.json")) as partial:
-        partial.write_text(made.record.to_json(), encoding="utf-8")
+    with atomic(target.with_suffix(".record.json")) as unfinished:
+        unfinished.write_text(made.record.to_json(), encoding="utf-8")
     return f"{target}  from {source}: {made.record.prompt()}"

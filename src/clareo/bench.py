@@ -22,7 +22,7 @@ from clareo.degrade.recipes import degrade_tensor
 from clareo.degrade.recipes.second_order import PRESETS
 from clareo.devices import Precision, choose_device, has_fast_bf16, keep_freed_memory
 from clareo.errors import UsageError
-from clareo.io import SUFFIXES, atomic, read_photo
+from clareo.io import atomic, list_photos, read_photo
 from clareo.latents import enlarge
 from clareo.quality.blind import gradient_energy
 from clareo.quality.reference import psnr, ssim
@@ -69,7 +69,7 @@ def quality(system: System, data: Path, out: Path, steps: tuple[int, ...] = (1, 
 
 
 def _photos(data: Path) -> list[Path]:
-    paths = sorted(path for path in data.rglob("*") if path.suffix.lower() in SUFFIXES)
+    paths = list_photos(data)
     if not paths:
         msg = f"{data}: no photos to measure on"
         raise UsageError(msg)

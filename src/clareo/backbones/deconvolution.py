@@ -57,8 +57,8 @@ class Deconvolution(nn.Module):
         self.register_buffer("bands", _radial_bands(settings.window, settings.bands), persistent=False)
         layers: list[nn.Module] = []
         for before, after in zip((1, *settings.channels), settings.channels, strict=False):
-            layers += [nn.Conv2d(before, after, 5 if before == 1 else 3, 2, 2 if before == 1 else 1)]
-            layers += [nn.GroupNorm(4, after), nn.SiLU()]
+            side = 5 if before == 1 else 3
+            layers += [nn.Conv2d(before, after, side, stride=2, padding=side // 2), nn.GroupNorm(4, after), nn.SiLU()]
         self.look = nn.Sequential(*layers, nn.Flatten())
         rows, columns = settings.window, settings.window // 2 + 1
         for _ in settings.channels:

@@ -12,12 +12,12 @@ import PIL.ImageDraw
 import torch
 from torch.nn import functional as F
 
-from clareo.degrade.degrees import Value, at_degree
+from clareo.degrade.degrees import KINDS, Value, at_degree
 from clareo.degrade.ops import to_pil
+from clareo.degrade.recipes.draws import resize, smaller
 from clareo.degrade.record import Record, Step
 
 DEGREES = (0.1, 0.3, 0.5, 0.7, 0.95)
-SHEET_KINDS = ("blur", "motion", "defocus", "noise", "jpeg", "low_resolution", "low_light", "haze", "rain", "raindrop")
 ALSO = ("object_motion", "layered_defocus", "webp", "sensor_noise")  # other operations of the same kinds
 WHOLE = ("haze", "rain", "raindrop", "low_light", "motion", "defocus", "object_motion", "layered_defocus")
 LABEL = 18  # pixels above each picture
@@ -26,19 +26,12 @@ LABEL = 18  # pixels above each picture
 def steps_of(kind: str, degree: float, size: tuple[int, int], seed: int = 0) -> tuple[Step, ...]:
     """Return steps that damage photos of a size by a degree of a kind; low light brings the noise of the night."""
     if kind == "low_resolution":
-        factor = 1 + 4 * degree
-        down: dict[str, Value] = {
-            "height": max(1, round(size[0] / factor)),
-            "width": max(1, round(size[1] / factor)),
-            "mode": "area",
-        }
-        up: dict[str, Value] = {"height": size[0], "width": size[1], "mode": "bicubic"}
-        return Step("resize", down, kind, degree), Step("resize", up)
+        return smaller(size, 1 + 4 * degree, "area")[0], resize(size, "bicubic")
     op, params = OTHERS[kind](degree) if kind in OTHERS else at_degree(kind, degree)
     step = Step.of(op, seed, **params)
     if kind == "low_light":
-        grain = Step.of("sensor_noise", seed + 1, shot=1e-4 * (3e-2 / 1e-4) ** (0.8 * degree), read=1e-5)
-        return step, Step(grain.op, grain.params, "", 0.0, grain.seed)  # part of the night, not a kind of its own
+        grain: dict[str, Value] = {"shot": 1e-4 * (3e-2 / 1e-4) ** (0.8 * degree), "read": 1e-5}
+        return step, Step("sensor_noise", grain, seed=seed + 1)  # part of the night, not a kind of its own
     return (step,)
 
 
@@ -54,7 +47,7 @@ def contact_sheet(photo: torch.Tensor, side: int = 220, seed: int = 0) -> PIL.Im
     """Draw (3, H, W) under every kind (rows) and degree (columns), in pictures of at most ``side`` pixels."""
     shrink = min(1.0, side / max(photo.shape[-2:]))
     size = (max(1, round(photo.shape[-2] * shrink)), max(1, round(photo.shape[-1] * shrink)))
-    names = (*SHEET_KINDS, *ALSO)
+    names = (*KINDS, *ALSO)
     sheet = PIL.Image.new("RGB", (len(DEGREES) * (size[1] + 4), len(names) * (size[0] + LABEL + 4)), "white")
     pen = PIL.ImageDraw.Draw(sheet)
     for row, name in enumerate(names):

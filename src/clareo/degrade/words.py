@@ -71,15 +71,20 @@ TASKS = {  # kind -> the expert trained on it; weather and light have none
 }
 
 
+def weights(record: Record) -> dict[str, float]:
+    """Return how much each kind matters: its degree times its weight."""
+    return {kind: degree * WEIGHTS[kind] for kind, degree in record.degrees().items()}
+
+
 def dominant_kind(record: Record) -> str:
     """Return the kind with the highest weighted degree, or nothing for a clean photo."""
-    weighted = {kind: degree * WEIGHTS[kind] for kind, degree in record.degrees().items()}
+    weighted = weights(record)
     return max(weighted, key=weighted.__getitem__) if weighted else ""
 
 
 def dominant_task(record: Record) -> str:
     """Return the UniRes expert for what is worst among the things that experts exist for; blind where nothing is."""
-    weighted = {kind: degree * WEIGHTS[kind] for kind, degree in record.degrees().items() if kind in TASKS}
+    weighted = {kind: weight for kind, weight in weights(record).items() if kind in TASKS}
     return TASKS[max(weighted, key=weighted.__getitem__)] if weighted else "blind"
 
 
@@ -89,8 +94,8 @@ def dominant_task(record: Record) -> str:
 def severity(record: Record) -> float:
     """Return 1 - prod(1 - degree * weight) over kinds: 0 for a clean photo, below 1 for any other."""
     left = 1.0
-    for kind, degree in record.degrees().items():
-        left *= 1 - degree * WEIGHTS[kind]
+    for weight in weights(record).values():
+        left *= 1 - weight
     return 1 - left
 
 

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import PIL.Image
@@ -89,7 +89,7 @@ def _check_file(path: Path) -> bytes:
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[PIL.Image.Image]:
+def opened(path: Path | IO[bytes]) -> Iterator[PIL.Image.Image]:
     """Open a picture with Pillow, whose warnings say nothing that a user could act on."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)  # `_check_size` decides, with our limit
@@ -209,29 +209,34 @@ def read_rgb8(path: Path) -> NDArray[np.uint8]:
     _check_file(path)
     try:
         with opened(path) as picture:
-            return np.asarray(_upright(picture).convert("RGB"))
+            return _rgb8(picture)
     except (OSError, ValueError) as error:
         msg = f"{path}: {error}"
         raise PhotoError(msg) from error
 
 
+def _rgb8(picture: PIL.Image.Image) -> NDArray[np.uint8]:
+    return np.asarray(_upright(picture).convert("RGB"))
+
+
 def read_shard(path: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     """Yield name and pixels, as `read_rgb8` gives them, of each photo in a tar file (webdataset's shards)."""
-    try:
-        with tarfile.open(path) as shard:
-            for member in shard:
-                file = shard.extractfile(member) if Path(member.name).suffix.lower() in SUFFIXES else None
-                if file is not None:
-                    with PIL.Image.open(file) as picture:
-                        yield member.name, np.asarray(_upright(picture).convert("RGB"))
-    except (OSError, ValueError, tarfile.TarError) as error:
-        msg = f"{path}: {error}"
-        raise PhotoError(msg) from error
+    with _said(path), tarfile.open(path) as shard:
+        for member in shard:
+            file = shard.extractfile(member) if Path(member.name).suffix.lower() in SUFFIXES else None
+            if file is not None:
+                with opened(file) as picture:
+                    yield member.name, _rgb8(picture)
+
+
+def list_photos(folder: Path, also: frozenset[str] = frozenset()) -> list[Path]:
+    """Return every photo below a folder in the order of their paths; ``also`` names further suffixes."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES | also and path.is_file())
 
 
 def photo_size(path: Path) -> tuple[int, int]:
     """Return height and width as the file's header says, upright."""
-    with opened(path) as picture:
+    with _said(path), opened(path) as picture:
         width, height = picture.size
         turned = picture.getexif().get(0x0112, 1) >= 5
     return (width, height) if turned else (height, width)

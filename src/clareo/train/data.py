@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from clareo.errors import PhotoError
-from clareo.io import SUFFIXES, read_rgb8, read_shard
+from clareo.io import list_photos, read_rgb8, read_shard
 from clareo.latents import enlarge
 from clareo.system import Batch, Example, PairExample, system_module
 from clareo.train.pairs import Pair, find_pairs
@@ -32,8 +32,7 @@ def load_photos(folder: Path, at_least: int) -> list[Pixels]:
 
     In the order of their names.
     """
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES | {".tar"})
-    found = [photo for path in files for photo in _photos_in(path)]
+    found = [photo for path in list_photos(folder, also=frozenset({".tar"})) for photo in _photos_in(path)]
     photos = [photo for photo in found if min(photo.shape[:2]) >= at_least]
     if not photos:
         msg = f"no photo of at least {at_least} px a side in {folder} ({len(found)} photos looked at)"
@@ -129,14 +128,12 @@ def batches(photos: list[Pixels], recipe: Recipe, start: int, share: tuple[int, 
     """Yield the batches of the run from step ``start`` on, stage after stage; ``share`` is (which, of how many)."""
     module = system_module(recipe.system)
     begin = 0
+    folders = [(source, find_pairs(Path(source.folder))) for source in recipe.pairs]
     for number, stage in enumerate(recipe.stages):
         end = begin + stage.steps
         if start < end:
             training = module.training({**recipe.options, **stage.options})
-            real = tuple(
-                RealPairs(find_pairs(Path(source.folder)), training.paired(source.task), source.share)
-                for source in recipe.pairs
-            )
+            real = tuple(RealPairs(pairs, training.paired(source.task), source.share) for source, pairs in folders)
             stream = Stream(
                 photos,
                 training.example,

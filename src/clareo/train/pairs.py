@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clareo.errors import PhotoError
-from clareo.io import SUFFIXES, photo_size
+from clareo.io import list_photos, photo_size
 
 DEGRADED = frozenset({"lr", "lr2", "lr3", "lr4", "lq", "blur", "blurry", "noisy", "input", "inputc", "source"})
 REFERENCE = frozenset({"hr", "gt", "sharp", "clean", "groundtruth", "target"})
@@ -34,7 +34,7 @@ class Pair:
 
 def find_pairs(folder: Path) -> list[Pair]:
     """Find the pairs of a dataset, in the order of their names, and check that their sizes fit."""
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    paths = list_photos(folder)
     if not paths:
         msg = f"{folder}: no photos"
         raise PhotoError(msg)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from clareo.degrade.recipes.draws import (
     GREY,
     MODES,
@@ -13,6 +15,7 @@ from clareo.degrade.recipes.draws import (
     gaussian,
     jpeg,
     line,
+    seed,
     sensor,
     shake,
     smaller,
@@ -51,15 +54,14 @@ def defocus(rng: Rng, size: Size) -> tuple[Step, ...]:
     if rng.random() < 0.8:
         blur = Step.of("disk_blur", radius=float(rng.uniform(0.8, 6)))
     else:
-        sigma = float(rng.uniform(0.5, 4))
-        blur = Step("bell_blur", {"size": 21, "sigma_x": sigma, "sigma_y": sigma}, "defocus", sigma / 4)
+        blur = replace(bell(21, float(rng.uniform(0.5, 4))), kind="defocus")
     return (blur, *_real_capture(rng, size), ROUND)
 
 
 def depths(rng: Rng, size: Size) -> tuple[Step, ...]:
     """Put the lens out of focus by depth, one end of the scene sharp."""
     radius, layers = float(rng.uniform(1, 8)), int(rng.integers(2, 5))
-    blur = Step.of("layered_defocus", int(rng.integers(2**31)), radius=radius, layers=layers)
+    blur = Step.of("layered_defocus", seed(rng), radius=radius, layers=layers)
     return (blur, *_real_capture(rng, size), ROUND)
 
 
