@@ -202,6 +202,34 @@ def test_loss_terms_have_gradients_for_every_parameter() -> None:
     assert silent == []
 
 
+def test_a_walk_of_its_own_starts_from_the_networks_estimate() -> None:
+    """An untrained network gives back what it sees: mixed with that, a degraded photo stays as degraded as it was."""
+    training = unires.training(TINY)
+    clean = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    truth = {"kernel": torch.full((4, 9, 9), 1 / 81)}
+
+    def error(far_share: float, own_share: float) -> float:
+        batch = Batch(clean, clean * 0.8, ["Denoise"] * 4, far_share, own_share, truth=truth)
+        return training.loss(batch, torch.Generator().manual_seed(0))["l1"].item()
+
+    assert error(0.0, 1.0) == pytest.approx(error(1.0, 0.0), rel=1e-3)
+    assert error(0.0, 0.0) < 0.8 * error(1.0, 0.0)
+
+
+def test_drawings_replace_a_share_of_the_crops(photos: Path) -> None:
+    loaded = load_photos(photos, 48)
+    plain, drawn = (
+        next(batches(loaded, tiny(drawn_share=share, options={**TINY, "mix": {"clean": 1.0}}), 0)).reference
+        for share in (0.0, 1.0)
+    )
+    assert not torch.equal(plain, drawn)
+    assert torch.equal(
+        drawn, next(batches(loaded, tiny(drawn_share=1.0, options={**TINY, "mix": {"clean": 1.0}}), 0)).reference
+    )
+    flat = ((drawn[..., 1:] - drawn[..., :-1]).abs().amax(1) == 0).float().mean()
+    assert flat > 2 * ((plain[..., 1:] - plain[..., :-1]).abs().amax(1) == 0).float().mean()
+
+
 def test_learning_rate() -> None:
     settings = Optimiser(rate=1.0, final_rate=0.0, warmup=10)
     rates = [rate_at(step, 110, settings) for step in range(110)]

@@ -254,7 +254,7 @@ def degradations(data: Path, draws: int = 10_000) -> str:
 
 
 def _together(items: list[Any]) -> Any:  # noqa: ANN401 - tensors or examples
-    return collate(items, 1.0).degraded if isinstance(items[0], Example) else torch.stack(items)
+    return collate(items, Stage(1, 128, 1)).degraded if isinstance(items[0], Example) else torch.stack(items)
 
 
 def _rate(items: Dataset[Any], workers: int, batch: int) -> float:

@@ -59,13 +59,14 @@ class Example:
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples side by side; ``far_share`` of them are trained at t = 1, and maybe one part of the system alone."""
+    """Examples side by side, and how they are trained."""
 
     reference: Image
     degraded: Image
     prompts: list[str]
-    far_share: float
-    part: str = ""
+    far_share: float  # trained at t = 1
+    own_share: float = 0.0  # of the others: x_t holds the system's own estimate, as in use
+    part: str = ""  # of the system that is trained alone
     truth: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 

@@ -60,6 +60,10 @@ class Condition:
         """Repeat a condition of one photo along the batch."""
         return _with(self, {name: door.expand(batch, *door.shape[1:]) for name, door in self.doors().items()})
 
+    def only(self, chosen: torch.Tensor) -> Condition:
+        """Keep some samples of a batch, chosen by a mask (B,)."""
+        return _with(self, {name: door[chosen] for name, door in self.doors().items()})
+
     @staticmethod
     def stack(conditions: Sequence[Condition]) -> Condition:
         """Join branches along the batch, so that one forward serves them all."""

@@ -328,8 +328,11 @@ def _nano_training(settings: NanoSettings, examples: Examples) -> Training:
         clean, degraded = system.codec.encode(batch.reference), system.codec.encode(batch.degraded)
         t = _times(len(batch.prompts), batch.far_share, rng).to(clean.device)
         noise = torch.randn(clean.shape, generator=rng).to(clean.device) if settings.noise else clean
-        x = denoiser.mix(clean, denoiser.process.far_end(degraded, noise), t)
+        far = denoiser.process.far_end(degraded, noise)
         said = Condition(text=words_of(batch.prompts))
+        own = torch.rand(len(t), generator=rng).to(t.device) * (t < 1) > 1 - batch.own_share
+        x = denoiser.mix(_with_estimates(denoiser, clean, far, said, own), far, t)
+        batch = _blur_unknown(batch, own)
         seen = system.codec.decode(x)
         if batch.part == "deconvolution":
             return _blur_terms(backbone.deconvolution, backbone.read_blur(x, t, said), seen, t, batch)
@@ -338,6 +341,25 @@ def _nano_training(settings: NanoSettings, examples: Examples) -> Training:
         return {"l1": losses.l1(system.codec.decode(estimate).float(), batch.reference), **terms}
 
     return Training(system, system.network, settings.to_json(), examples.drawn, examples.paired, loss)
+
+
+@torch.no_grad()
+def _with_estimates(denoiser: Denoiser, clean: Latent, far: Latent, said: Condition, own: torch.Tensor) -> Latent:
+    """Put the network's one-step estimate in the place of some clean photos.
+
+    A walk in use is made of estimates. Trained on true photos only, the network sharpens its own sharpening again.
+    """
+    if not own.any():
+        return clean
+    estimate = denoiser(far[own], torch.ones(int(own.sum()), device=far.device), said.only(own))
+    return clean.index_put((own,), estimate.to(clean.dtype))
+
+
+def _blur_unknown(batch: Batch, own: torch.Tensor) -> Batch:
+    """Forget the kernel where x_t holds an estimate: which blur is left, nobody knows."""
+    kernels = batch.truth["kernel"].clone()
+    kernels[own] = torch.nan
+    return replace(batch, truth={"kernel": kernels})
 
 
 def _blur_terms(

@@ -21,6 +21,7 @@ from clareo.errors import PhotoError
 from clareo.io import list_photos, read_rgb8, read_shard
 from clareo.latents import enlarge
 from clareo.system import Batch, Example, PairExample, system_module
+from clareo.train.drawings import draw
 from clareo.train.pairs import Pair, find_pairs
 from clareo.train.recipe import Recipe, Stage
 
@@ -94,6 +95,7 @@ class Stream(Dataset[Example]):
     shrink_share: float
     seed: int
     real: tuple[RealPairs, ...] = ()
+    drawn_share: float = 0.0
 
     def __getitem__(self, index: int) -> Example:
         """Return example ``index``."""
@@ -118,7 +120,10 @@ class Stream(Dataset[Example]):
         taken = min(round(side * shrink), *photo.shape[:2])
         top, left = (int(rng.integers(extent - taken + 1)) for extent in photo.shape[:2])
         turns, mirrored = int(rng.integers(4)), bool(rng.random() < 0.5)
-        clean = _turned(photo[top : top + taken, left : left + taken], turns, mirrored=mirrored)
+        patch = photo[top : top + taken, left : left + taken]
+        if self.drawn_share and rng.random() < self.drawn_share:
+            patch = draw(patch, rng)
+        clean = _turned(patch, turns, mirrored=mirrored)
         if taken == side:
             return clean
         return F.interpolate(clean[None], (side, side), mode="bicubic", antialias=True)[0].clamp(0, 1)
@@ -142,6 +147,7 @@ def batches(photos: list[Pixels], recipe: Recipe, start: int, share: tuple[int, 
                 recipe.shrink_share,
                 recipe.seed * 1000 + number,
                 real,
+                recipe.drawn_share,
             )
             yield from _stage(stream, recipe, stage, max(start, begin) - begin, share)
         begin = end
@@ -155,16 +161,17 @@ def _stage(stream: Stream, recipe: Recipe, stage: Stage, done: int, share: tuple
         sampler=[first + k for first in firsts for k in range(stage.batch)],
         batch_size=stage.batch,
         num_workers=recipe.workers,
-        collate_fn=partial(collate, far_share=stage.far_share, part=stage.part),
+        collate_fn=partial(collate, stage=stage),
         prefetch_factor=8 if recipe.workers else None,
         multiprocessing_context="fork" if recipe.workers and sys.platform == "linux" else None,  # photos are not copied
         generator=torch.Generator().manual_seed(stream.seed),
     )
 
 
-def collate(examples: list[Example], far_share: float, part: str = "") -> Batch:
+def collate(examples: list[Example], stage: Stage) -> Batch:
     """Put examples side by side."""
     reference = torch.stack([e.reference for e in examples])
     degraded = torch.stack([e.degraded for e in examples])
     truth = {name: torch.stack([e.truth[name] for e in examples]) for name in examples[0].truth}
-    return Batch(reference, degraded, [e.prompt for e in examples], far_share, part, truth)
+    prompts = [e.prompt for e in examples]
+    return Batch(reference, degraded, prompts, stage.far_share, stage.own_share, stage.part, truth)

@@ -24,11 +24,12 @@ class Stage:
     crop: int  # pixels
     batch: int
     far_share: float = 0.5  # of the batch trained at t = 1
+    own_share: float = 0.0  # of the others, whose x_t holds the network's own estimate in place of the clean photo
     part: str = ""  # of the system that learns alone; its file says which there are
     options: Mapping[str, Any] = field(default_factory=dict)  # of the system, in place of the recipe's; data only
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.crop, self.batch) < 1 or not 0 <= self.far_share <= 1:
+        if min(self.steps, self.crop, self.batch) < 1 or not 0 <= self.far_share <= 1 or not 0 <= self.own_share <= 1:
             msg = f"impossible stage: {self}"
             raise RecipeError(msg)
 
@@ -72,6 +73,7 @@ class Recipe:
     seed: int = 0
     margin: int = 16  # pixels around a crop that are degraded with it and then cut away
     shrink_share: float = 0.3  # of the crops taken from a photo shrunk by up to 2: its own compression shrinks away
+    drawn_share: float = 0.0  # of the crops on which, or in whose place, text and shapes are drawn
     held_out: int = 40  # every n-th photo validates instead of training
     workers: int = 1
     log_every: int = 50  # steps
