@@ -147,6 +147,10 @@ def test_recipes_take_photos_of_any_size(recipe: str, size: tuple[int, int]) -> 
 
 
 EXAMPLES = (
+    Step("oversmooth", {"radius": 4, "strength": 0.1}),
+    Step("overdeconvolve", {"radius": 2.0, "noise": 0.02}),
+    Step("oversharpen", {"sigma": 1.2, "amount": 2.0}),
+    Step("invent_texture", {"strength": 0.05, "size": 4.0, "slant": 0.5}, seed=1),
     Step.of("haze", 1, beta=1.0, air=0.8),
     Step.of("low_light", gamma=2.0),
     Step.of("rain", 2, density=0.01, strength=0.6, length=20.0, slant=0.2, veil=0.3),

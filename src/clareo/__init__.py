@@ -18,17 +18,22 @@ if TYPE_CHECKING:
     from clareo.degrade import degrade
     from clareo.errors import ClareoError
     from clareo.io import Photo, read_photo, write_photo
+    from clareo.quality.report import assess, compare
     from clareo.restore import restore
     from clareo.system import System, list_systems, load_system
-    from clareo.types import Percept, Plan, Restoration
+    from clareo.types import Assessment, Percept, Plan, Restoration, Verdict
 
 __all__ = [
+    "Assessment",
     "ClareoError",
     "Percept",
     "Photo",
     "Plan",
     "Restoration",
     "System",
+    "Verdict",
+    "assess",
+    "compare",
     "degrade",
     "list_systems",
     "load_system",
@@ -38,12 +43,16 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Assessment": "types",
     "ClareoError": "errors",
     "Percept": "types",
     "Photo": "io",
     "Plan": "types",
     "Restoration": "types",
     "System": "system",
+    "Verdict": "types",
+    "assess": "quality.report",
+    "compare": "quality.report",
     "degrade": "degrade",
     "list_systems": "system",
     "load_system": "system",

@@ -16,10 +16,12 @@ from clareo.degrade import Degraded, Record, degrade
 from clareo.degrade.recipes import find_recipe
 from clareo.degrade.sheet import contact_sheet
 from clareo.errors import ClareoError, PhotoError, UsageError
-from clareo.io import SUFFIXES, Photo, atomic, list_photos, output_suffix, read_photo, write_photo
+from clareo.io import MAX_MEGAPIXELS, SUFFIXES, Photo, atomic, list_photos, output_suffix, read_photo, write_photo
+from clareo.quality.report import assess
 from clareo.restore import restore
 from clareo.system import System
-from clareo.types import Restoration
+from clareo.trust import Trust, draw_map
+from clareo.types import Assessment, Restoration
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,11 @@ class Job:
     target: Path
     sidecar: Path
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def trust_map(self) -> Path:
+        """Return where the map of what was kept goes: NAME.trust.png."""
+        return self.sidecar.with_name(self.sidecar.name.removesuffix(".clareo.json") + ".trust.png")
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ class Outcome:
             "percept": done.percept.to_json(),
             "before": _assessed(done.before),
             "after": None if done.after is None else {"score": done.after.score},
-            "trust": None if done.trust is None else {"score": done.trust},
+            "trust": None if done.trust is None else {"score": round(done.trust, 3)},
         }
 
 
@@ -162,6 +169,9 @@ def _one(job: Job, system: System, *, overwrite: bool, resume: bool) -> Outcome:
     photo = read_photo(job.source, **limit)
     done = restore(photo, system=system, **job.options)
     write_photo(done.tensor, photo, job.target)
+    if done.kept is not None and done.trust is not None:
+        with atomic(job.trust_map) as partial:
+            draw_map(Trust(done.trust, done.kept), done.tensor).save(partial, "PNG")
     _write_sidecar(job, system, done)
     return Outcome(job, done)
 
@@ -176,6 +186,9 @@ def _write_sidecar(job: Job, system: System, done: Restoration) -> None:
         "weights_sha256": system.fingerprint,
         "plan": done.plan.to_json(),
         "percept": done.percept.to_json(),
+        "before": _assessed(done.before),
+        "after": _assessed(done.after),
+        "trust": None if done.trust is None else round(done.trust, 3),
     }
     with atomic(job.sidecar) as partial:
         partial.write_text(json.dumps(account, indent=1), encoding="utf-8")
@@ -206,6 +219,18 @@ def _same_options(plan: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
 
 
 # --- degrading -------------------------------------------------------------------------------------------------------
+
+
+def assess_batch(
+    paths: Sequence[Path], max_megapixels: float = MAX_MEGAPIXELS
+) -> Iterator[tuple[Path, Assessment | None, str]]:
+    """Assess photos and folders of photos: the path, and an assessment or the reason why there is none."""
+    for path, _ in find_photos(paths):
+        try:
+            yield path, assess(path, max_megapixels), ""
+        except ClareoError as error:
+            reason = str(error)
+            yield path, None, reason if str(path) in reason else f"{path}: {reason}"
 
 
 def degrade_batch(

@@ -51,6 +51,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"clareo {clareo.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_restore(commands)
+    _add_assess(commands)
+    _add_compare(commands)
     _add_degrade(commands)
     _add_train(commands)
     _add_bench(commands)
@@ -85,8 +87,31 @@ def _add_restore(commands: Any) -> None:  # noqa: ANN401 - argparse keeps this t
         "--keep-going", action=argparse.BooleanOptionalAction, default=True, help="go on after a photo that failed"
     )
     restore.add_argument("--report", type=Path, help="write before and after of all photos into one HTML file")
+    restore.add_argument(
+        "--trust-map", action="store_true", help="draw what was kept and what was made up (NAME.trust.png)"
+    )
     restore.add_argument("--json", action="store_true", help="print one JSON object a photo")
     restore.set_defaults(command=_restore)
+
+
+def _add_assess(commands: Any) -> None:  # noqa: ANN401
+    assess = commands.add_parser("assess", help="say how good photos are and what is wrong with them")
+    assess.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="photos or folders")
+    assess.add_argument("--describe", action="store_true", help="in words, with the degree of every kind")
+    assess.add_argument("--max-megapixels", type=float, help="refuse larger photos (default: 100)")
+    assess.add_argument("--json", action="store_true", help="print one JSON object a photo")
+    assess.set_defaults(command=_assess)
+
+
+def _add_compare(commands: Any) -> None:  # noqa: ANN401
+    compare = commands.add_parser("compare", help="say which of two photos is better, and why")
+    compare.add_argument("first", type=Path, metavar="A")
+    compare.add_argument("second", type=Path, metavar="B")
+    compare.add_argument(
+        "--reference", type=Path, help="the photo that both were made from: departing from it costs points"
+    )
+    compare.add_argument("--json", action="store_true", help="print one JSON object")
+    compare.set_defaults(command=_compare)
 
 
 def _add_degrade(commands: Any) -> None:  # noqa: ANN401
@@ -116,15 +141,29 @@ def _add_train(commands: Any) -> None:  # noqa: ANN401
 
 
 def _add_bench(commands: Any) -> None:  # noqa: ANN401
-    bench = commands.add_parser("bench", help="measure a system on clean photos with known degradations")
-    bench.add_argument("--data", required=True, type=Path, help="a folder of clean photos")
-    bench.add_argument("--system", default="unires")
-    bench.add_argument("--preset", default="nano")
-    bench.add_argument("--steps", type=int, nargs="+", default=[1, 4])
-    bench.add_argument("--limit", type=int, help="use the first so many photos")
+    bench = commands.add_parser("bench", help="measure systems on benchmark sets, or one on photos damaged on purpose")
+    several: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
+    bench.add_argument(
+        "--data", **several, metavar="NAME=FOLDER", help="benchmark sets; or a FOLDER of clean photos, to be damaged"
+    )
+    bench.add_argument("--system", **several, metavar="NAME[:PRESET]", help="default: unires; input: the photo itself")
+    bench.add_argument("--preset", default="nano", help="of systems that name none (default: nano)")
+    bench.add_argument("--metric", **several, metavar="METRIC", help="names or protocols, like psnr/y-bt601/crop0")
+    bench.add_argument("--steps", type=int, nargs="+", help="each makes a line of every table")
+    bench.add_argument("--weights", help="how much each expert counts, like sr=0.4,denoise=0.6")
+    bench.add_argument("--upscale", type=int, choices=(1, 2, 3, 4), help="of the set `flat`; others have their own")
+    bench.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
+    bench.add_argument("--limit", type=int, help="use the first so many photos of each folder")
+    bench.add_argument("--keep", action="store_true", help="keep the restored pictures")
+    bench.add_argument(
+        "--published", nargs="*", metavar="METHOD", help="set the papers' numbers beside ours: their own, named or all"
+    )
+    bench.add_argument("--build", metavar="NAME=FOLDER", help="build a set that is not handed out from others' photos")
     bench.add_argument("--speed", action="store_true", help="measure seconds instead of quality")
     bench.add_argument("--degradations", action="store_true", help="measure what training draws, and how fast")
-    bench.add_argument("-o", "--out", type=Path, default=Path("bench"), help="folder for the CSV and the table")
+    bench.add_argument("--trust", action="store_true", help="measure whether trust finds what was made up")
+    bench.add_argument("--judge", action="store_true", help="examine the judge on photos damaged on purpose")
+    bench.add_argument("-o", "--out", type=Path, default=Path("bench"), help="folder for the CSV and the tables")
     bench.set_defaults(command=_bench)
 
 
@@ -137,6 +176,7 @@ def _restore(parsed: argparse.Namespace) -> int:
     told = vars(parsed)
     options = {key: told[key] for key in ("upscale", "steps", "seed", "precision", "detail", "tile", "max_megapixels")}
     options = {key: value for key, value in options.items() if value is not None} | {"device": parsed.device}
+    options["trust_map"] = parsed.trust_map
     if parsed.weights is not None:
         options["weights"] = planning.parse_weights(parsed.weights)
     name, preset = parsed.system, parsed.preset
@@ -187,6 +227,37 @@ def _progress(number: int, total: int, name: str) -> None:
     print(f"\r[{'#' * done}{'.' * (30 - done)}] {number}/{total} {name[-40:]:40}", end=end, file=sys.stderr, flush=True)
 
 
+def _assess(parsed: argparse.Namespace) -> int:
+    from clareo.batch import assess_batch  # noqa: PLC0415
+
+    failed = False
+    limit = {} if parsed.max_megapixels is None else {"max_megapixels": parsed.max_megapixels}
+    for path, said, error in assess_batch(parsed.paths, **limit):
+        failed |= said is None
+        if parsed.json:
+            print(
+                json.dumps({"input": str(path), **({"error": error} if said is None else said.to_json())}), flush=True
+            )
+        if said is None:
+            print(f"clareo: {error}", file=sys.stderr)
+        elif parsed.describe and not parsed.json:
+            degrees = "  ".join(f"{kind} {degree:.2f}" for kind, degree in said.degradations.items())
+            print(f"{path}\n  {said.text}\n  {degrees}\n  score {said.score:.2f}, give or take {said.doubt:.2f}")
+        elif not parsed.json:
+            print(f"{path}  {said.text}", flush=True)
+    return int(failed)
+
+
+def _compare(parsed: argparse.Namespace) -> int:
+    verdict = clareo.compare(parsed.first, parsed.second, parsed.reference)
+    names = {"first": str(parsed.first), "second": str(parsed.second)}
+    if parsed.json:
+        print(json.dumps({"a": names["first"], "b": names["second"], **verdict.to_json()}))
+    else:
+        print(f"{verdict.text}\nmargin {verdict.margin:+.2f}, confidence {verdict.confidence:.0%}")
+    return 0
+
+
 def _degrade(parsed: argparse.Namespace) -> int:
     from clareo.batch import degrade_batch, sheet_batch  # noqa: PLC0415
 
@@ -219,15 +290,59 @@ def _train(parsed: argparse.Namespace) -> int:
 def _bench(parsed: argparse.Namespace) -> int:
     from clareo import bench  # noqa: PLC0415
 
-    if parsed.degradations:
-        print(bench.degradations(parsed.data))
+    if parsed.build is not None:
+        print(bench.build(*bench.name_and_folder(parsed.build), parsed.out))
         return 0
-    system = clareo.load_system(parsed.system, parsed.preset)
     if parsed.speed:
-        print(bench.speed(system))
+        print(bench.speed(clareo.load_system(*bench.only_system(parsed.system, parsed.preset))))
         return 0
-    print(bench.quality(system, parsed.data, parsed.out, tuple(parsed.steps), parsed.limit))
+    folder = bench.only_folder(parsed.data)
+    if folder is None and not (parsed.degradations or parsed.judge or parsed.trust):
+        return _bench_sets(parsed)
+    if folder is None:
+        msg = "--degradations, --judge and --trust take a folder of clean photos, without a name"
+        raise UsageError(msg)
+    if parsed.judge:
+        print(bench.judging(folder, parsed.out, parsed.limit or 2000))
+        return 0
+    if parsed.degradations:
+        print(bench.degradations(folder))
+        return 0
+    _refuse_options_of_sets(parsed, folder)
+    system = clareo.load_system(*bench.only_system(parsed.system, parsed.preset))
+    if parsed.trust:
+        print(bench.forgeries(system, folder, parsed.out, parsed.limit))
+        return 0
+    print(bench.quality(system, folder, parsed.out, tuple(parsed.steps or (1, 4)), parsed.limit))
     return 0
+
+
+def _refuse_options_of_sets(parsed: argparse.Namespace, folder: Path) -> None:
+    given = {"metric": bool(parsed.metric), "keep": parsed.keep, "device": parsed.device != "auto"}
+    given |= {option: getattr(parsed, option) is not None for option in ("weights", "upscale", "published")}
+    clash = [f"--{option}" for option, there in given.items() if there]
+    if clash:
+        msg = f"{', '.join(clash)}: for benchmark sets; name the set: --data NAME={folder}"
+        raise UsageError(msg)
+
+
+def _bench_sets(parsed: argparse.Namespace) -> int:
+    from clareo import bench, planning  # noqa: PLC0415
+
+    weights = None if parsed.weights is None else planning.parse_weights(parsed.weights)
+    request = bench.Request(
+        parsed.system or ["unires"],
+        bench.load_named(parsed.data, parsed.upscale, parsed.limit),
+        parsed.out,
+        metrics=parsed.metric,
+        preset=parsed.preset,
+        settings=[bench.Settings(steps, weights, parsed.device) for steps in parsed.steps or (None,)],
+        keep=parsed.keep,
+        published=parsed.published,
+    )
+    tables, failed = bench.compare(request)
+    print(tables, end="")
+    return 1 if failed else 0
 
 
 def _models(parsed: argparse.Namespace) -> int:

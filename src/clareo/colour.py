@@ -1,6 +1,8 @@
-"""Colour matching: give a restored photo the colours of the photo it came from. Whole images only, never tiles."""
+"""Colour: luma, and matching a restored photo to the colours of the photo it came from (whole images, never tiles)."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch.nn import functional as F
@@ -9,6 +11,29 @@ from clareo.types import Image
 
 LEVELS = 5  # of the wavelet; its reach is 31 px
 SMALL_LEVELS = 3  # below 64 px
+
+Standard = Literal["bt601", "yiq"]
+YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))  # the first row is BT.601's luma too
+
+
+def rgb_to_yiq(image: Image) -> torch.Tensor:
+    """Return luma and the two chroma planes of NTSC: (B, 3, H, W); Y in [0, 1], I in +-0.596, Q in +-0.523."""
+    return torch.einsum("bchw,kc->bkhw", image, image.new_tensor(YIQ))
+
+
+def luma(image: Image) -> torch.Tensor:
+    """Return the weighted mean of the colours: (B, 1, H, W), [0, 1]."""
+    return torch.einsum("bchw,c->bhw", image, image.new_tensor(YIQ[0]))[:, None]
+
+
+def rgb_to_luma(image: Image, standard: Standard) -> torch.Tensor:
+    """Return luma as a standard stores it: (B, 1, H, W).
+
+    "yiq" fills [0, 1]. "bt601" is the Y of studio YCbCr, 16 to 235 of 255: errors shrink to 219/255 of what they are in
+    "yiq", so the same two photos are 20 log10(255 / 219) = 1.32 dB closer to each other.
+    """
+    full = luma(image)
+    return full if standard == "yiq" else (16 + 219 * full) / 255
 
 
 def keep(restored: Image, source: Image) -> Image:

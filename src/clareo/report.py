@@ -13,6 +13,7 @@ import PIL.ImageOps
 
 from clareo.batch import Outcome
 from clareo.io import atomic
+from clareo.types import Restoration
 
 WIDTH = 480  # pixels of a thumbnail
 
@@ -44,7 +45,7 @@ PAGE = """<!doctype html>
 
 FIGURE = """<figure><div class="pair"><img alt="before: {name}" src="{before}"><img class="after" alt="after: {name}" \
 src="{after}"></div><input type="range" value="50" aria-label="before and after"><figcaption><b>{name}</b> \
-{size}<br><small>{plan}</small></figcaption></figure>"""
+{size}<br>{verdict}<small>{plan}</small></figcaption></figure>"""
 
 
 def write_report(outcomes: Sequence[Outcome], path: Path) -> Path:
@@ -69,8 +70,17 @@ def _figure(outcome: Outcome) -> str:
         before = (
             PIL.ImageOps.exif_transpose(source).convert("RGB").resize(done.image.size, PIL.Image.Resampling.BICUBIC)
         )
-    size = f"{done.image.width} x {done.image.height}"
-    return FIGURE.format(name=name, before=_embedded(before), after=_embedded(done.image), size=size, plan=plan)
+    size, pictures = f"{done.image.width} x {done.image.height}", {"before": before, "after": done.image}
+    embedded = {side: _embedded(picture) for side, picture in pictures.items()}
+    return FIGURE.format(name=name, size=size, plan=plan, verdict=_verdict(done), **embedded)
+
+
+def _verdict(done: Restoration) -> str:
+    """Say what was wrong, how the score moved, and how far the result can be trusted."""
+    if done.before is None or done.after is None or done.trust is None:
+        return ""
+    moved = f"{html.escape(done.before.text)} &rarr; {done.after.score:.1f}"
+    return f"{moved}, trust {done.trust:.2f}<br>"
 
 
 def _embedded(picture: PIL.Image.Image) -> str:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from clareo import planning
 from clareo.devices import DeviceName, Precision, choose_device, choose_precision
-from clareo.diffusion.guidance import Guidance, guide
+from clareo.diffusion.guidance import Guidance, Spread, guide
 from clareo.diffusion.samplers import even_times
 from clareo.diffusion.tiling import Tiles, tiled
 from clareo.errors import RestorationError
 from clareo.io import MAX_MEGAPIXELS, as_photo, to_picture
 from clareo.latents import fit
+from clareo.quality.report import assess_image, can_be_assessed
 from clareo.system import System, load_system
-from clareo.types import Image, Percept, Plan, Restoration
+from clareo.trust import Trust, measure_trust
+from clareo.types import Assessment, Image, Percept, Plan, Restoration
 
 OVERLAP = 64  # photo pixels that neighbouring tiles share
 NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
@@ -38,6 +41,8 @@ def restore(  # noqa: PLR0913 - keyword-only, one per thing a user may decide
     precision: Precision = "auto",
     percept: Percept | None = None,
     plan: Plan | None = None,
+    judged: bool = True,
+    trust_map: bool = False,
     max_megapixels: float = MAX_MEGAPIXELS,
 ) -> Restoration:
     """Restore one photo.
@@ -56,6 +61,8 @@ def restore(  # noqa: PLR0913 - keyword-only, one per thing a user may decide
         precision: "auto", "fp32" or "bf16".
         percept: what the photo shows, in place of what the system perceives.
         plan: an earlier plan to repeat, in place of all of the above.
+        judged: score the photo before and after, and how far the result can be trusted.
+        trust_map: keep the trust per pixel as well; `trust.draw_map` draws it.
         max_megapixels: refuse larger files.
 
     >>> import clareo, torch
@@ -74,15 +81,35 @@ def restore(  # noqa: PLR0913 - keyword-only, one per thing a user may decide
         )
     else:
         planning.check(plan, system)
-    tensor, percept = _run(source.pixels, system, plan, percept, place)
-    seconds = time.perf_counter() - began
-    return Restoration(to_picture(tensor, source), tensor, plan, percept, seconds, system.name, system.preset)
+    done = _run(source.pixels, system, plan, percept, place)
+    before, after, trust = _judge(source.pixels, done) if judged or trust_map else (None, None, None)
+    return Restoration(
+        to_picture(done.restored, source),
+        done.restored,
+        plan,
+        done.percept,
+        time.perf_counter() - began,
+        system.name,
+        system.preset,
+        before,
+        after,
+        None if trust is None else trust.score,
+        trust.kept if trust is not None and trust_map else None,
+    )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What comes off the path."""
+
+    restored: Image
+    canvas: Image  # what was given, at the same size
+    percept: Percept
+    spread: torch.Tensor | None  # variance between the experts, (1, 1, h, w)
 
 
 @torch.inference_mode()
-def _run(
-    photo: Image, system: System, plan: Plan, percept: Percept | None, place: torch.device
-) -> tuple[Image, Percept]:
+def _run(photo: Image, system: System, plan: Plan, percept: Percept | None, place: torch.device) -> _Run:
     height, width = photo.shape[-2] * plan.upscale, photo.shape[-1] * plan.upscale
     canvas = fit(photo, plan.upscale, system.multiple)
     percept = percept or system.perceive(canvas)
@@ -93,16 +120,40 @@ def _run(
         latent = _start(system, canvas, plan).to(place)
         tiles = _tiles(system, plan)
         whole = max(latent.shape[-2:]) <= tiles.side  # large photos take their experts one by one, to save memory
-        denoise = guide(tiled(system.denoiser, tiles), branches, Guidance(plan.weights), together=whole)
+        spread = Spread()
+        denoiser = tiled(system.denoiser, tiles)
+        denoise = guide(denoiser, branches, Guidance(plan.weights), together=whole, spread=spread)
         rng = torch.Generator().manual_seed(plan.seed + 1)
         latent = system.sampler(denoise, latent, even_times(plan.steps), system.denoiser.process, rng)
         restored = system.codec.decode(latent).float().cpu()
+    apart = _in_pixels(
+        spread.variance, latent, restored, -(-height // system.codec.factor), -(-width // system.codec.factor)
+    )
+    del latent
 
-    restored = system.match_colour(restored[..., :height, :width], canvas[..., :height, :width])
+    canvas = canvas[..., :height, :width]
+    restored = system.match_colour(restored[..., :height, :width], canvas)
     if not bool(torch.isfinite(restored).all()):
         msg = "the restored photo holds values that are not finite"
         raise RestorationError(msg)
-    return restored.clamp_(0, 1), percept
+    return _Run(restored.clamp_(0, 1), canvas, percept, apart)
+
+
+def _in_pixels(
+    variance: torch.Tensor | None, latent: torch.Tensor, image: Image, rows: int, columns: int
+) -> torch.Tensor | None:
+    """Bring a variance of latents to the scale of the image, without the canvas beyond the photo."""
+    if variance is None:
+        return None
+    scale = image.var() / latent.float().var().clamp_min(1e-12).cpu()
+    return variance[..., :rows, :columns].cpu().clamp_min(0) * scale
+
+
+@torch.inference_mode()
+def _judge(photo: Image, done: _Run) -> tuple[Assessment | None, Assessment | None, Trust]:
+    """Score the photo before and after; photos too small for the judge get none."""
+    before, after = (assess_image(image) if can_be_assessed(image) else None for image in (photo, done.restored))
+    return before, after, measure_trust(done.restored, done.canvas, done.spread)
 
 
 def _start(system: System, canvas: Image, plan: Plan) -> torch.Tensor:

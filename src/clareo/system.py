@@ -15,6 +15,7 @@ from clareo.errors import UnknownNameError
 if TYPE_CHECKING:
     import numpy as np
     import torch
+    from numpy.typing import NDArray
     from torch import nn
 
     from clareo.diffusion.denoiser import Denoiser
@@ -73,16 +74,28 @@ class Batch:
 PairExample = Callable[["torch.Tensor", "torch.Tensor", "np.random.Generator"], Example]  # of reference and degraded
 
 
+Measure = Callable[[], dict[str, float]]  # rows of a validation
+Examine = Callable[["list[NDArray[np.uint8]]", int, int], Measure]  # of photos set aside, crop and seed
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What a method learns from."""
+
+    example: Callable[[torch.Tensor, np.random.Generator], Example]  # from a clean crop (3, H, W)
+    paired: Callable[[str], PairExample]  # what a paired folder teaches, by the name of its task
+
+
 @dataclass(frozen=True)
 class Training:
     """What the training loop needs to know of a method."""
 
-    system: System
-    trained: nn.Module  # the part of the system's networks that is optimised, averaged and exported
+    network: nn.Module  # everything that runs in a step
+    trained: nn.Module  # the part of it that is optimised, averaged and exported
     settings: Mapping[str, Any]  # what a checkpoint says about itself, so that it can be loaded again
-    example: Callable[[torch.Tensor, np.random.Generator], Example]  # from a clean crop (3, H, W)
-    paired: Callable[[str], PairExample]  # what a paired folder teaches, by the name of its task
     loss: Callable[[Batch, torch.Generator], dict[str, torch.Tensor]]  # terms that add up to what is minimised
+    system: System | None = None  # what is validated, by what it gains on its cases
+    examine: Examine | None = None  # validation of what is no system
 
 
 class SystemModule(Protocol):
@@ -92,7 +105,10 @@ class SystemModule(Protocol):
         """Build the system with its weights."""
 
     def training(self, options: Mapping[str, Any]) -> Training:
-        """Build the system untrained, with its recipe."""
+        """Build the system untrained, with its loss."""
+
+    def lessons(self, options: Mapping[str, Any]) -> Lessons:
+        """Say what it learns from; stages of a recipe may change that."""
 
 
 def list_systems() -> list[str]:

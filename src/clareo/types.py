@@ -129,13 +129,32 @@ class Assessment:
     score: float  # 1 (bad) to 5 (excellent)
     degradations: Mapping[str, float] = field(default_factory=dict)  # name -> degree in [0, 1]
     text: str = ""
+    doubt: float = 0.0  # the error of the score that the judge expects
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for a sidecar or ``--json``."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Which of two photos is better."""
+
+    winner: str  # "A", "B" or "tie"
+    margin: float  # points by which A is ahead
+    confidence: float  # probability that the margin has the right sign, 0.5 to 1
+    text: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for ``--json``."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
 class Restoration:
     """A restored photo and the account of how it came about.
 
-    ``before``, ``after`` and ``trust`` are None where no judge is installed: never a guess.
+    ``before``, ``after`` and ``trust`` are None where nobody judged, or the photo is too small: never a guess.
     """
 
     image: PIL.Image.Image  # 8 bit, with the photo's alpha and greyness; `io.write_photo` keeps 16 bit
@@ -147,4 +166,5 @@ class Restoration:
     preset: str
     before: Assessment | None = None
     after: Assessment | None = None
-    trust: float | None = None
+    trust: float | None = None  # 0 all made up, 1 all kept
+    kept: torch.Tensor | None = None  # the same per pixel, (1, 1, H, W), where it was asked for

@@ -60,7 +60,7 @@ def disk(radius: float) -> Kernel:
     size = 2 * math.ceil(radius) + 1
     oversample = 8
     y, x = _grid(size * oversample)
-    inside = (np.hypot(x, y) <= radius * oversample).astype(np.float64)
+    inside = (np.hypot(x, y) <= max(1, radius * oversample)).astype(np.float64)  # a point at the least
     kernel = inside.reshape(size, oversample, size, oversample).mean((1, 3))
     return _unit(kernel)
 

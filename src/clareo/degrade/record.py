@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 import torch
 
-from clareo.degrade import objects, ops, scene, words
+from clareo.degrade import failures, objects, ops, scene, words
 from clareo.degrade.degrees import Value, meaning_of
 from clareo.errors import RecipeError, UnknownNameError
 
@@ -21,9 +21,11 @@ OPS: Mapping[str, Op] = {
         *(ops.bell_blur, ops.sinc_blur, ops.disk_blur, ops.line_blur, ops.shake_blur),
         *(ops.gaussian_noise, ops.poisson_noise, ops.sensor_noise),
         *(ops.resize, ops.sharpen, ops.jpeg, ops.webp, ops.quantise),
+        *(failures.oversmooth, failures.overdeconvolve, failures.oversharpen, failures.invent_texture),
     )
 }
-LOCAL_BLURS = ("object_motion", "layered_defocus", "raindrop")
+LOCAL_BLURS = ("object_motion", "layered_defocus", "raindrop", "oversmooth")
+SHARPENERS = ("sinc_blur", "sharpen", "oversharpen", "overdeconvolve")
 UNIFORM_BLURS = ("bell_blur", "disk_blur", "line_blur", "shake_blur")  # one kernel says everything about them
 
 
@@ -82,7 +84,7 @@ class Record:
 
     def kernel(self, side: int) -> torch.Tensor:
         """Return all blur together as one kernel (side, side); NaN where a step makes that meaningless."""
-        if any(step.op in ("resize", "sinc_blur", "sharpen", *LOCAL_BLURS) for step in self.steps):
+        if any(step.op in (*SHARPENERS, "resize", *LOCAL_BLURS) for step in self.steps):
             return torch.full((side, side), torch.nan)
         point = torch.zeros(1, 2 * side + 1, 2 * side + 1)
         point[:, side, side] = 1

@@ -56,13 +56,36 @@ def _shown(weight: float | torch.Tensor) -> str:
     return f"{float(torch.as_tensor(weight).mean()):.4g}"
 
 
+class Spread:
+    """How far the blended estimates lay apart when they were last asked: their variance, as weighed."""
+
+    def __init__(self) -> None:
+        self.variance: torch.Tensor | None = None  # (B, 1, h, w), mean over channels
+
+    def __call__(self, weight: float | torch.Tensor, estimate: Latent, x: Latent, *, first: bool) -> None:
+        """Add ``weight`` times the squared distance from x. The blend enters last, with weight -1."""
+        power = torch.cat([(e - o).float().square().mean(1, keepdim=True) for e, o in _rows(estimate, x)], dim=2)
+        power *= weight.to(power) if isinstance(weight, torch.Tensor) else weight
+        self.variance = power if first or self.variance is None else self.variance + power
+
+
+def _rows(*latents: Latent, height: int = 64) -> zip[tuple[Latent, ...]]:
+    """Cut latents into the same stripes: a difference of large ones would need their memory once more."""
+    return zip(*(torch.split(latent, height, dim=2) for latent in latents), strict=True)
+
+
 def guide(
-    denoiser: Conditioned, branches: Mapping[str, Condition], guidance: Guidance, *, together: bool = True
+    denoiser: Conditioned,
+    branches: Mapping[str, Condition],
+    guidance: Guidance,
+    *,
+    together: bool = True,
+    spread: Spread | None = None,
 ) -> Denoise:
     """Blend the branches' clean estimates.
 
     ``together`` runs all of them in one forward; one after the other needs a fraction of the memory and gives the
-    same sums.
+    same sums. ``spread`` is told how far they lie apart.
     """
     missing = [name for name in guidance.weights if name not in branches]
     if missing:
@@ -76,10 +99,14 @@ def guide(
         blend: Latent | None = None
         for weight, estimate in zip(weights.values(), estimates, strict=True):
             factor = weight.to(x) if isinstance(weight, torch.Tensor) else weight
+            if spread is not None:
+                spread(weight, estimate, x, first=blend is None)
             blend = estimate * factor if blend is None else blend.add_(estimate * factor)
         if blend is None:
             msg = "no branch has any weight"
             raise WeightsError(msg)
+        if spread is not None:
+            spread(-1.0, blend, x, first=False)
         return blend
 
     return denoise

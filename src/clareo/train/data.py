@@ -20,8 +20,9 @@ from torch.utils.data import DataLoader, Dataset
 from clareo.errors import PhotoError
 from clareo.io import list_photos, read_rgb8, read_shard
 from clareo.latents import enlarge
-from clareo.system import Batch, Example, PairExample, system_module
+from clareo.system import Batch, Example, PairExample
 from clareo.train.drawings import draw
+from clareo.train.learners import learner
 from clareo.train.pairs import Pair, find_pairs
 from clareo.train.recipe import Recipe, Stage
 
@@ -131,17 +132,17 @@ class Stream(Dataset[Example]):
 
 def batches(photos: list[Pixels], recipe: Recipe, start: int, share: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
     """Yield the batches of the run from step ``start`` on, stage after stage; ``share`` is (which, of how many)."""
-    module = system_module(recipe.system)
+    module = learner(recipe.system)
     begin = 0
     folders = [(source, find_pairs(Path(source.folder))) for source in recipe.pairs]
     for number, stage in enumerate(recipe.stages):
         end = begin + stage.steps
         if start < end:
-            training = module.training({**recipe.options, **stage.options})
-            real = tuple(RealPairs(pairs, training.paired(source.task), source.share) for source, pairs in folders)
+            lessons = module.lessons({**recipe.options, **stage.options})
+            real = tuple(RealPairs(pairs, lessons.paired(source.task), source.share) for source, pairs in folders)
             stream = Stream(
                 photos,
-                training.example,
+                lessons.example,
                 stage.crop,
                 recipe.margin,
                 recipe.shrink_share,

@@ -14,15 +14,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from clareo.devices import choose_device, choose_precision, keep_freed_memory
 from clareo.errors import CheckpointError
-from clareo.system import Batch, Training, system_module
+from clareo.system import Batch, Measure, Training
 from clareo.train.data import batches, load_photos, split
+from clareo.train.learners import learner
 from clareo.train.parallel import Group, join
 from clareo.train.recipe import Optimiser, Recipe
 from clareo.train.validate import Validation
@@ -62,23 +65,33 @@ def train(recipe: Recipe, data: Path, run: Path, resume: bool = False) -> Path: 
     if not group.leads:
         deque(steps, maxlen=0)  # work, and leave the books to the leader
         return run / WEIGHTS
-    validation = Validation(mirror, aside, crop=recipe.stages[-1].crop, seed=recipe.seed)
+    measure = _measure(mirror, aside, recipe)
     with Log(run, recipe, state.step) as log:
         for terms, images in steps:
             log.add(state.step, terms, images * group.size)
             if state.step % recipe.validate_every == 0 or state.step == recipe.steps:
-                log.validate(state.step, validation.measure())
+                log.validate(state.step, measure())
             if state.step % recipe.checkpoint_every == 0:
                 _save(state, run / LAST)
     _save(state, run / LAST)
     return export(training, state.average, recipe, run / WEIGHTS, data=f"{len(photos)} photos of {data.name}")
 
 
+def _measure(training: Training, aside: list[NDArray[np.uint8]], recipe: Recipe) -> Measure:
+    """Return what is measured while training."""
+    crop = recipe.stages[-1].crop
+    if training.system is not None:
+        return Validation(training.system, aside, crop, recipe.seed).measure
+    if training.examine is not None:
+        return training.examine(aside, crop, recipe.seed)
+    return dict
+
+
 def _build(recipe: Recipe) -> tuple[Training, Training]:
     """Build the system twice: one to train, one to hold the average and be validated. Equal seeds, equal weights."""
     with torch.random.fork_rng():  # initialisation draws from the global state and leaves no trace there
         torch.manual_seed(recipe.seed)  # noqa: TID251 - nn.init takes no generator
-        first, second = (system_module(recipe.system).training(recipe.options) for _ in range(2))
+        first, second = (learner(recipe.system).training(recipe.options) for _ in range(2))
     return first, second
 
 
@@ -96,7 +109,7 @@ def _start(training: Training, mirror: Training, recipe: Recipe) -> State:
 
 
 def _placed(training: Training) -> nn.Module:
-    training.system.network.to(choose_device()).to(memory_format=torch.channels_last)
+    training.network.to(choose_device()).to(memory_format=torch.channels_last)
     return training.trained
 
 
@@ -271,7 +284,7 @@ class Log:
         """Write down the validation rows."""
         self._write("validation.csv", step, gains)
         shown = "  ".join(f"{name} {value:+.2f}" for name, value in gains.items())
-        print(f"step {step}  gain in dB: {shown}", file=sys.stderr, flush=True)  # noqa: T201
+        print(f"step {step}  validation: {shown}", file=sys.stderr, flush=True)  # noqa: T201
 
     def _write(self, name: str, step: int, row: Mapping[str, float]) -> None:
         path = self._run / name

@@ -38,16 +38,16 @@ def find_pairs(folder: Path) -> list[Pair]:
     if not paths:
         msg = f"{folder}: no photos"
         raise PhotoError(msg)
-    degraded, reference, strangers = _sorted_out(folder, paths)
+    degraded, reference, strangers = sorted_out(folder, paths)
     if not strangers and not degraded.keys() & reference.keys() and len(degraded) == len(reference):
         couples = list(zip(degraded.values(), reference.values(), strict=True))  # DPDD numbers both sides on its own
     else:
-        _complain(folder, degraded, reference, strangers)
+        require_partners(folder, degraded, reference, strangers)
         couples = [(path, reference[key]) for key, path in degraded.items()]
-    return [_fitting(*couple) for couple in couples]
+    return [pair_of(*couple) for couple in couples]
 
 
-def _sorted_out(folder: Path, paths: Iterable[Path]) -> tuple[dict[str, Path], dict[str, Path], list[Path]]:
+def sorted_out(folder: Path, paths: Iterable[Path]) -> tuple[dict[str, Path], dict[str, Path], list[Path]]:
     """Part files into degraded and reference, by key, and those whose path says neither."""
     degraded: dict[str, Path] = {}
     reference: dict[str, Path] = {}
@@ -69,7 +69,9 @@ def _sorted_out(folder: Path, paths: Iterable[Path]) -> tuple[dict[str, Path], d
     return degraded, reference, strangers
 
 
-def _complain(folder: Path, degraded: dict[str, Path], reference: dict[str, Path], strangers: list[Path]) -> None:
+def require_partners(
+    folder: Path, degraded: dict[str, Path], reference: dict[str, Path], strangers: list[Path]
+) -> None:
     """Name what has no partner."""
     alone = [degraded[key] for key in degraded.keys() - reference.keys()]
     alone += [reference[key] for key in reference.keys() - degraded.keys()]
@@ -86,7 +88,7 @@ def _listed(paths: Iterable[Path], folder: Path) -> str:
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
-def _fitting(degraded: Path, reference: Path) -> Pair:
+def pair_of(degraded: Path, reference: Path) -> Pair:
     """Check that one photo is a whole multiple of the other."""
     small, large = photo_size(degraded), photo_size(reference)
     scale = max(1, round(large[0] / small[0]))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from clareo.degrade.recipes import degrade_tensor
 from clareo.latents import enlarge
 from clareo.quality.reference import psnr
-from clareo.system import Training
+from clareo.system import System
 from clareo.types import Condition, Image, Percept
 
 CROPS = 12  # per row
@@ -18,9 +18,9 @@ CROPS = 12  # per row
 class Validation:
     """Fixed crops, fixed degradations; one row for each (recipe, expert) that the system names."""
 
-    def __init__(self, training: Training, photos: list[NDArray[np.uint8]], crop: int, seed: int) -> None:
-        self._training = training
-        self._rows = {name: _pairs(photos, crop, recipe, seed) for name, (recipe, _) in training.system.cases.items()}
+    def __init__(self, system: System, photos: list[NDArray[np.uint8]], crop: int, seed: int) -> None:
+        self._system = system
+        self._rows = {name: _pairs(photos, crop, recipe, seed) for name, (recipe, _) in system.cases.items()}
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
@@ -29,9 +29,9 @@ class Validation:
 
     def _gain(self, row: str) -> float:
         reference, degraded = self._rows[row]
-        system = self._training.system
+        system = self._system
         device = next(system.network.parameters()).device
-        _, expert = self._training.system.cases[row]
+        _, expert = system.cases[row]
         condition: Condition = system.condition(degraded.to(device), Percept())[expert].expand(len(degraded))
         x = system.codec.encode(degraded.to(device))
         restored = system.codec.decode(system.denoiser(x, torch.ones(len(x), device=device), condition)).cpu()

@@ -14,13 +14,19 @@ import PIL.Image
 import torch
 
 from clareo.degrade.ops import to_pil
-from clareo.degrade.recipes import cases, coupled, second_order, tasks
+from clareo.degrade.recipes import cases, coupled, judged, second_order, tasks
 from clareo.degrade.recipes.draws import Recipe, Size
 from clareo.degrade.recipes.files import read_recipe_file
 from clareo.degrade.record import Record
 from clareo.errors import UnknownNameError
 
-RECIPES: Mapping[str, Recipe] = {**second_order.RECIPES, **tasks.RECIPES, **coupled.RECIPES, **cases.RECIPES}
+RECIPES: Mapping[str, Recipe] = {
+    **second_order.RECIPES,
+    **tasks.RECIPES,
+    **coupled.RECIPES,
+    **cases.RECIPES,
+    **judged.RECIPES,
+}
 
 
 @dataclass(frozen=True)

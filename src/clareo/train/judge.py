@@ -1,0 +1,154 @@
+"""How the judge learns: photos that we damaged ourselves, so that it is known how much, and what restorers do wrong.
+
+what            from
+score           `quality.blend`, of the damaged crop against the clean one
+degrees         the record of the damage; unknown after a failed restoration
+doubt           its own error in this very step
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from clareo.degrade.recipes import degrade_tensor
+from clareo.degrade.record import Record
+from clareo.errors import RecipeError
+from clareo.latents import enlarge
+from clareo.quality.blend import blended_score
+from clareo.quality.judge import KINDS, Judge, JudgeSettings
+from clareo.system import Batch, Example, Lessons, PairExample, Training
+from clareo.types import Image
+
+SAME = {"blur": "defocus"}  # round blur looks the same whatever made it
+
+
+@dataclass(frozen=True)
+class JudgedMix:
+    """Which recipes a sample is drawn from, and how often."""
+
+    recipes: Mapping[str, float] = field(
+        default_factory=lambda: {
+            "clean": 0.10,
+            "judged-trace": 0.08,
+            "judged-single": 0.36,
+            "judged-double": 0.22,
+            "judged-triple": 0.04,
+            "realesrgan": 0.04,
+            "failure": 0.10,
+            "failed-restoration": 0.06,
+        }
+    )
+
+
+def training(options: Mapping[str, Any]) -> Training:
+    """Build the judge untrained, with its loss."""
+    settings = JudgeSettings.from_json(options.get("network", {}))
+    network = Judge(settings)
+    return Training(network, network, asdict(settings), partial(_loss, network), examine=partial(Examination, network))
+
+
+def lessons(options: Mapping[str, Any]) -> Lessons:
+    """Say what a sample is drawn from; ``options.mix`` is a `JudgedMix`."""
+    return Lessons(partial(draw_example, mix=JudgedMix(**options.get("mix", {}))), _paired)
+
+
+def _paired(task: str) -> PairExample:
+    msg = f"the judge learns from damage that it knows; nobody knows how much there is in the pairs of {task!r}"
+    raise RecipeError(msg)
+
+
+def draw_example(clean: torch.Tensor, rng: np.random.Generator, mix: JudgedMix) -> Example:
+    """Damage a crop, and say how much of which kind."""
+    names, shares = list(mix.recipes), np.array(list(mix.recipes.values()))
+    recipe = names[int(rng.choice(len(names), p=shares / shares.sum()))]
+    made = degrade_tensor(clean, recipe, int(rng.integers(2**31)))
+    degraded = enlarge(made.tensor, (clean.shape[-2], clean.shape[-1]))
+    return Example(clean, degraded, recipe, {"degrees": true_degrees(made.record)})
+
+
+def true_degrees(record: Record) -> torch.Tensor:
+    """Return the degree of each of `KINDS`, (9,); NaN where a restorer has been at work."""
+    if record.recipe in ("failure", "failed-restoration"):
+        return torch.full((len(KINDS),), torch.nan)
+    left = dict.fromkeys(KINDS, 1.0)
+    for kind, degree in record.degrees().items():
+        left[SAME.get(kind, kind)] *= 1 - degree
+    return 1 - torch.tensor([left[kind] for kind in KINDS])
+
+
+def _loss(network: Judge, batch: Batch, rng: torch.Generator) -> dict[str, torch.Tensor]:
+    """Absolute error of the score, cross entropy of the degrees; and the doubt, which teaches nothing but itself."""
+    del rng
+    with torch.no_grad(), torch.autocast(batch.degraded.device.type, enabled=False):
+        score = blended_score(batch.degraded, batch.reference)
+    truth = batch.truth["degrees"]
+    known = torch.isfinite(truth)
+    said = network(batch.degraded)
+    surprise = F.binary_cross_entropy(said.degrees.clamp(1e-4, 1 - 1e-4), truth.nan_to_num(), reduction="none")
+    errors = torch.cat([(said.score - score).abs()[:, None], (said.degrees - truth.nan_to_num()).abs()], 1).detach()
+    weighed = torch.cat([torch.ones_like(known[:, :1]), known], 1)
+    return {
+        "score": 0.5 * F.smooth_l1_loss(said.score, score, beta=0.3),
+        "degrees": (surprise * known).sum() / known.sum().clamp_min(1),
+        "doubt": 0.1 * ((said.doubt - errors).square() * weighed).mean(),
+    }
+
+
+class Examination:
+    """Photos set aside, damaged by fixed seeds; what the judge says of them against what is true."""
+
+    RECIPES = ("judged-single", "judged-double", "clean", "failure")
+
+    def __init__(self, network: Judge, photos: list[NDArray[np.uint8]], crop: int, seed: int) -> None:
+        self._network = network
+        drawn = [
+            draw_example(_centre(photo, crop), np.random.default_rng((seed, place)), JudgedMix({recipe: 1.0}))
+            for recipe in self.RECIPES
+            for place, photo in enumerate(photos * (2 if recipe != "clean" else 1))
+        ]
+        self._clean, self._seen = (torch.stack([getattr(e, name) for e in drawn]) for name in ("reference", "degraded"))
+        self._degrees = torch.stack([example.truth["degrees"] for example in drawn])
+        self._scores = torch.cat(
+            [blended_score(a, b) for a, b in zip(torch.split(self._seen, 8), torch.split(self._clean, 8), strict=True)]
+        )
+        self._recipes = [example.prompt for example in drawn]
+
+    @torch.no_grad()
+    def __call__(self) -> dict[str, float]:
+        """Return rank correlation and error of the score, error of the degrees, and how often a kind is found."""
+        device = next(self._network.parameters()).device
+        said = [self._network(part.to(device)) for part in torch.split(self._seen, 8)]
+        score, degrees = (torch.cat([getattr(s, name).cpu() for s in said]) for name in ("score", "degrees"))
+        known = torch.isfinite(self._degrees)
+        single = torch.tensor([recipe == "judged-single" for recipe in self._recipes])
+        return {
+            "score rank correlation": spearman(score, self._scores),
+            "score error": float((score - self._scores).abs().mean()),
+            "degree error": float((degrees - self._degrees).abs()[known].mean()),
+            "kind found": float((degrees.argmax(1) == self._degrees.nan_to_num().argmax(1))[single].float().mean()),
+        }
+
+
+def spearman(first: torch.Tensor, second: torch.Tensor) -> float:
+    """Return the correlation of ranks, equal values sharing theirs."""
+    a, b = (_ranks(values) for values in (first, second))
+    return float(torch.corrcoef(torch.stack([a, b]))[0, 1])
+
+
+def _ranks(values: torch.Tensor) -> torch.Tensor:
+    below = (values[None] < values[:, None]).sum(1)
+    ties = (values[None] == values[:, None]).sum(1)
+    return below + (ties - 1) / 2
+
+
+def _centre(photo: NDArray[np.uint8], crop: int) -> Image:
+    top, left = (photo.shape[0] - crop) // 2, (photo.shape[1] - crop) // 2
+    return torch.from_numpy(photo[top : top + crop, left : left + crop].copy()).permute(2, 0, 1).float() / 255
