@@ -26,12 +26,12 @@ from clareo.checkpoints import Checkpoint, fill, load_packaged
 from clareo.colour import luma
 from clareo.devices import choose_precision
 from clareo.errors import PhotoError
+from clareo.quality.readers import TONES, Grid, Spectrum, contrast_normalised, pad_to, tones
 from clareo.types import Image
 
 KINDS = ("noise", "jpeg", "motion", "defocus", "low_resolution", "low_light", "haze", "rain", "raindrop")
 SMALLEST = 64  # px of the shorter side
 WINDOW = 512  # px; photos above three quarters of a megapixel are judged by nine windows of this size
-TONES = 16
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,9 @@ class JudgeSettings:
     window: int = 64  # px, of the spectrum
     spectral: tuple[int, ...] = (24, 48, 64)
     spectral_width: int = 96
+    long_window: int = 0  # px, of a second spectrum that tells long shakes apart; 0: none
+    long_width: int = 64
+    grid_width: int = 0  # of what is read off the grid of a codec; 0: nothing
     width: int = 192
 
     def to_json(self) -> dict[str, Any]:
@@ -68,9 +71,7 @@ class Judgement:
 
 
 class Judge(nn.Module):
-    """Convolutions, a spectrum and tones, pooled over the photo and weighed together."""
-
-    taper: torch.Tensor
+    """Convolutions, spectra, the grid of a codec and tones, pooled over the photo and weighed together."""
 
     def __init__(self, settings: JudgeSettings) -> None:
         super().__init__()
@@ -85,7 +86,13 @@ class Judge(nn.Module):
             nn.Conv2d(before, after, 3, stride=2, padding=1) for before, after in pairwise(widths)
         )
         self.spectrum = Spectrum(settings.window, settings.spectral, settings.spectral_width)
-        pooled = 2 * sum(widths) + settings.spectral_width + TONES
+        self.others = nn.ModuleList()
+        if settings.long_window:
+            self.others.append(Spectrum(settings.long_window, (16, *settings.spectral), settings.long_width))
+        if settings.grid_width:
+            self.others.append(Grid(settings.grid_width))
+        read = settings.spectral_width + settings.long_width * bool(settings.long_window) + settings.grid_width
+        pooled = 2 * sum(widths) + read + TONES
         self.weigh = nn.Sequential(nn.LayerNorm(pooled), nn.Linear(pooled, settings.width), nn.SiLU())
         self.answer = nn.Linear(settings.width, 2 * (1 + len(KINDS)))
         for layer in (self.enter, *self.down):
@@ -95,12 +102,12 @@ class Judge(nn.Module):
         """Judge (B, 3, H, W)."""
         y = luma(photo)
         seen = torch.cat([photo - 0.5, 0.3 * contrast_normalised(y)], 1)
-        features = self.enter(F.pixel_unshuffle(_pad_to(seen, 16), 4).contiguous(memory_format=torch.channels_last))
+        features = self.enter(F.pixel_unshuffle(pad_to(seen, 16), 4).contiguous(memory_format=torch.channels_last))
         pooled = []
         for number, level in enumerate(self.levels):
             features = level(self.down[number - 1](features) if number else features)
             pooled += _mean_and_spread(features.float())
-        pooled += [self.spectrum(y), tones(y)]
+        pooled += [self.spectrum(y), *(reader(y) for reader in self.others), tones(y)]
         said = self.answer(self.weigh(torch.cat(pooled, 1))).float()
         means, doubts = said.chunk(2, dim=1)
         return Judgement(1 + 4 * means[:, 0].sigmoid(), means[:, 1:].sigmoid(), F.softplus(doubts - 2))
@@ -124,59 +131,10 @@ class Block(nn.Module):
         return corrected
 
 
-class Spectrum(nn.Module):
-    """Logarithm of the power of small windows, its mean and spread over the photo, read by convolutions."""
-
-    FLOOR = 1e-3  # about the power of 8-bit rounding in a window
-    taper: torch.Tensor
-
-    def __init__(self, window: int, channels: tuple[int, ...], width: int) -> None:
-        super().__init__()
-        taper = torch.hann_window(window)
-        self.register_buffer("taper", torch.outer(taper, taper), persistent=False)
-        layers: list[nn.Module] = []
-        rows, columns = window, window // 2 + 1
-        for before, after in zip((2, *channels), channels, strict=False):
-            layers += [nn.Conv2d(before, after, 5 if before == 2 else 3, 2, 2 if before == 2 else 1), nn.SiLU()]
-            rows, columns = -(-rows // 2), -(-columns // 2)
-        self.read = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels[-1] * rows * columns, width))
-
-    def forward(self, y: torch.Tensor) -> torch.Tensor:
-        """Brightness (B, 1, H, W) -> (B, width)."""
-        side = self.taper.shape[-1]
-        with torch.autocast(y.device.type, enabled=False):
-            windows = y.float()[:, 0].unfold(1, side, side // 2).unfold(2, side, side // 2).flatten(1, 2)
-            windows = windows - windows.mean((2, 3), keepdim=True)
-            power = torch.log(torch.fft.rfft2(windows * self.taper).abs().square() + self.FLOOR)
-            spread = power.std(1) if power.shape[1] > 1 else torch.zeros_like(power[:, 0])
-            seen = torch.fft.fftshift(torch.stack([power.mean(1) / 4, spread - 1], 1), dim=-2)
-        read: torch.Tensor = self.read(seen)
-        return read.float()
-
-
-def contrast_normalised(y: torch.Tensor) -> torch.Tensor:
-    """(y - mean) / (deviation + a trace) in windows of 7 px: texture as loud in the dark as in the light."""
-    padded = F.pad(y, (3, 3, 3, 3), mode="replicate")
-    mean, square = (F.avg_pool2d(F.avg_pool2d(x, (7, 1), 1), (1, 7), 1) for x in (padded, padded**2))
-    return (y - mean) / ((square - mean**2).clamp_min(0).sqrt() + 4 / 255)
-
-
-def tones(y: torch.Tensor) -> torch.Tensor:
-    """Return how much of the photo lies at each of 16 brightnesses: (B, 1, H, W) -> (B, 16)."""
-    small = F.avg_pool2d(y, 8).flatten(1)
-    centres = torch.linspace(0, 1, TONES, device=y.device)
-    return (1 - (small[..., None] - centres).abs() * (TONES - 1)).clamp_min(0).mean(1) * 4
-
-
 def _mean_and_spread(features: torch.Tensor) -> list[torch.Tensor]:
     """Pool (B, C, h, w) to means and standard deviations, (B, C) each."""
     mean, square = features.mean((2, 3)), features.square().mean((2, 3))
     return [mean, (square - mean**2).clamp_min(1e-8).sqrt()]
-
-
-def _pad_to(image: Image, multiple: int) -> Image:
-    bottom, right = -image.shape[-2] % multiple, -image.shape[-1] % multiple
-    return F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image
 
 
 # --- in use ----------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from clareo.quality.reference import ms_ssim
 from clareo.types import Assessment, Image, Verdict
 
 NAMED = 0.12  # degrees below this are not worth a word
+RARE = {"rain": 0.45, "raindrop": 0.45, "haze": 0.25}  # weather is rare in photos, not in what the judge learned from
 TIE = 0.1  # scores that differ by less are the same to a person
 DRIFT = 4.0  # points that a candidate loses that has nothing in common with the photo it was made from
 LEVELS = ((4.5, "excellent"), (3.75, "good"), (2.75, "fair"), (1.75, "poor"), (0.0, "bad"))
@@ -49,7 +50,8 @@ def can_be_assessed(image: Image) -> bool:
 
 def describe(score: float, degrees: dict[str, float]) -> str:
     """Put a score and degrees into one sentence, worst first: the same words for the same facts."""
-    worst = sorted(((degree, kind) for kind, degree in degrees.items() if degree >= NAMED), reverse=True)
+    named = ((degree, kind) for kind, degree in degrees.items() if degree >= RARE.get(kind, NAMED))
+    worst = sorted(named, reverse=True)
     phrases = [f"{AMOUNTS[min(2, int(3 * degree))][0]} {NAMES[kind][0]}" for degree, kind in worst]
     level = next(name for least, name in LEVELS if score >= least)
     found = ", ".join(phrases) if phrases else "nothing that needs repair"
