@@ -15,6 +15,7 @@ from clareo.degrade import RECIPES, Record, kernels, ops, replay, words
 from clareo.degrade.audit import audit
 from clareo.degrade.recipes import draw, second_order
 from clareo.degrade.recipes.second_order import PRESETS
+from clareo.degrade.recipes.small import LENGTHS
 from clareo.degrade.record import OPS, Step
 from clareo.errors import RecipeError, UnknownNameError
 from clareo.quality.reference import psnr
@@ -144,6 +145,24 @@ def test_recipes_take_photos_of_any_size(recipe: str, size: tuple[int, int]) -> 
     image = torch.rand(1, 3, *size, generator=RNG().manual_seed(0))
     for seed in range(3):
         assert bool(torch.isfinite(clareo.degrade(image, recipe, seed).tensor).all())
+
+
+@pytest.mark.parametrize("recipe", ["realesrgan", "motion", "defocus", "blur+noise"])
+def test_small_photos_get_small_blurs(recipe: str) -> None:
+    """At 512 px nothing changes; at 64 lengths are an eighth, above their floors; noise and JPEG stay."""
+    for seed in range(12):
+        plain, large = (draw(name, (512, 600), seed).steps for name in (recipe, f"{recipe}-small"))
+        assert plain == large
+        plain, tiny = (draw(name, (64, 80), seed).steps for name in (recipe, f"{recipe}-small"))
+        assert [step.op for step in plain] == [step.op for step in tiny]
+        for before, after in zip(plain, tiny, strict=True):
+            for name, value in before.params.items():
+                if name in LENGTHS.get(before.op, {}):
+                    least = {"size": 3, "length": 1, "amplitude": 0}.get(name, 0.2)
+                    wanted = max(least, float(value) / 8)
+                    assert float(after.params[name]) == pytest.approx(wanted, abs=1 if name == "size" else 1e-9)
+                else:
+                    assert after.params[name] == value
 
 
 EXAMPLES = (

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 import clareo
+from clareo.degrade import ops
 from clareo.errors import CheckpointError, ClareoError, PhotoError, RecipeError
 from clareo.system import Batch
 from clareo.systems import unires
@@ -178,6 +179,18 @@ def test_the_task_mix_is_the_papers() -> None:
     for task, share in wanted.items():
         assert shares[task] == pytest.approx(share * 0.98, abs=0.035), task
     assert prompts.count(unires.POSITIVE) + prompts.count(unires.NEGATIVE) == pytest.approx(30, abs=16)
+
+
+def test_the_target_may_be_sharpened_too() -> None:
+    clean = torch.rand(3, 48, 48, generator=torch.Generator().manual_seed(0))
+    only = {"tasks": {"sr": 1.0}, "sr_recipes": {"realesrgan": 1.0}, "clean": 0.0, "quality_words": 0.0}
+    plain, sharp = (
+        unires.draw_example(clean, np.random.default_rng(0), unires.TaskMix(**only, sharp_target=wanted))
+        for wanted in (False, True)
+    )
+    assert torch.equal(plain.degraded, sharp.degraded)
+    assert torch.equal(plain.reference, clean)
+    assert torch.equal(sharp.reference, ops.sharpen(clean, torch.Generator()))
 
 
 def test_negative_words_swap_the_pair() -> None:

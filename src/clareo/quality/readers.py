@@ -82,7 +82,7 @@ class Grid(nn.Module):
         """Return the mean step between columns by its place in a grid of 8, less the mean of all: (B, 8)."""
         step = (y[..., 1:] - y[..., :-1]).abs().clamp_max(0.1).mean((1, 2))
         step = F.pad(step, (0, -step.shape[1] % self.SIDE), mode="replicate")
-        profile = step.unflatten(1, (-1, self.SIDE)).mean(1)
+        profile: torch.Tensor = step.reshape(len(step), -1, self.SIDE).mean(1)
         return 100 * (profile - profile.mean(1, keepdim=True))
 
     def _coefficients(self, y: torch.Tensor) -> torch.Tensor:

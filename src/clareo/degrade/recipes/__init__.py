@@ -1,6 +1,7 @@
 """Recipes by name: distributions over degradations. A recipe draws steps; a record applies them, so replay is the same.
 
-A name is one of `RECIPES`, a combination such as `haze+noise`, or a file that a user wrote.
+A name is one of `RECIPES`, a combination such as `haze+noise`, or a file that a user wrote; with `-small` behind it its
+lengths follow the size of the photo.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from clareo.degrade.ops import to_pil
 from clareo.degrade.recipes import cases, coupled, judged, second_order, tasks
 from clareo.degrade.recipes.draws import Recipe, Size
 from clareo.degrade.recipes.files import read_recipe_file
+from clareo.degrade.recipes.small import SUFFIX, small
 from clareo.degrade.record import Record
 from clareo.errors import UnknownNameError
 
@@ -48,6 +50,8 @@ def find_recipe(name: str) -> Recipe:
         return RECIPES[name]
     if Path(name).suffix == ".toml":
         return read_recipe_file(Path(name))
+    if name.endswith(SUFFIX):
+        return small(find_recipe(name.removesuffix(SUFFIX)))
     if "+" in name:
         return coupled.combination(name)
     raise UnknownNameError.of("recipe", name, RECIPES)

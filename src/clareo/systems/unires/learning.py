@@ -39,6 +39,7 @@ class TaskMix:
     )
     sr_recipes: Mapping[str, float] = field(default_factory=lambda: {"realesrgan": 0.35, "sr": 0.4, "jpeg": 0.25})
     clean: float = 0.25  # share of samples that need nothing done
+    sharp_target: bool = False  # Real-ESRGAN's photos are sharpened first: learn towards that, as StableSR and SeeSR do
     drop_text: float = 0.1
     quality_words: float = 0.01  # share with positive words; as many with negative words and the pair swapped
 
@@ -49,6 +50,9 @@ def draw_example(clean: torch.Tensor, rng: np.random.Generator, mix: TaskMix, ke
     recipe = "clean" if rng.random() < mix.clean else _pick(rng, mix.sr_recipes) if task == "sr" else RECIPES[task]
     made = recipes.degrade_tensor(clean, recipe, int(rng.integers(2**31)))
     degraded = enlarge(made.tensor, (clean.shape[-2], clean.shape[-1]))
+    first = made.record.steps[0]
+    if mix.sharp_target and first.op == "sharpen":
+        clean = first.apply(clean)
     truth = {"kernel": made.record.kernel(kernel)} if kernel else {}
     words_drawn = rng.random()
     if words_drawn < mix.quality_words:
