@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -19,11 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from clareo.errors import CheckpointError, MissingExtraError, UnknownNameError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from clareo.toml import read_packaged_toml
 
 PICKLES = frozenset({".pt", ".pth", ".ckpt", ".bin", ".pkl"})
 
@@ -69,8 +64,7 @@ class Checkpoint:
 
 def packaged() -> dict[str, Entry]:
     """Return the packaged checkpoints by name."""
-    text = (resources.files("clareo") / "weights" / "manifest.toml").read_text(encoding="utf-8")
-    return {name: Entry(name=name, **plain) for name, plain in tomllib.loads(text).items()}
+    return {name: Entry(name=name, **plain) for name, plain in read_packaged_toml("weights", "manifest.toml").items()}
 
 
 def load_packaged(name: str) -> Checkpoint:

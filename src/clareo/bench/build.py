@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +21,7 @@ import torch
 from clareo.degrade.recipes import degrade_tensor
 from clareo.errors import PhotoError, UnknownNameError, UsageError
 from clareo.io import Photo, atomic, list_photos, read_rgb8, write_photo
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from clareo.toml import read_packaged_toml
 
 SIDE, SMALL = 512, 128
 COUNTS = {"spaq": 64, "koniq": 40, "live": 56}
@@ -73,8 +68,7 @@ class Picture:
 @cache
 def pictures() -> tuple[Picture, ...]:
     """Return the list of the paper; its counts are those of the paper's table."""
-    text = (resources.files("clareo") / "bench" / "diversephotos.toml").read_text(encoding="utf-8")
-    lists = tomllib.loads(text)
+    lists = read_packaged_toml("bench", "diversephotos.toml")
     found = [
         Picture(source, number, dominant)
         for source, kinds in lists.items()

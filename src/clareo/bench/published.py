@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
-from importlib import resources
 from typing import Any
 
 from clareo.errors import UnknownNameError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from clareo.toml import read_packaged_toml
 
 EVERY = "all"
 
@@ -57,9 +51,7 @@ class Caution:
 
 @cache
 def _file() -> Mapping[str, Any]:
-    text = (resources.files("clareo") / "bench" / "published.toml").read_text(encoding="utf-8")
-    plain: dict[str, Any] = tomllib.loads(text, parse_float=Decimal)
-    return plain
+    return read_packaged_toml("bench", "published.toml", parse_float=Decimal)
 
 
 @cache

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from clareo.errors import RecipeError, UnknownNameError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from clareo.toml import parse_value, read_recipe_toml
 
 
 @dataclass(frozen=True)
@@ -95,11 +90,7 @@ class Recipe:
 
 def read_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recipe:
     """Read a recipe file; ``overrides`` are dotted keys with TOML values (``optimiser.rate=1e-4``)."""
-    try:
-        plain = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        msg = f"cannot read the recipe {path}: {error}"
-        raise RecipeError(msg) from error
+    plain = read_recipe_toml(path)
     for key, value in (overrides or {}).items():
         _override(plain, key, value)
     return parse_recipe(plain)
@@ -135,7 +126,4 @@ def _override(plain: dict[str, Any], key: str, value: str) -> None:
     place: Any = plain
     for part in path:
         place = place[int(part)] if isinstance(place, list) else place.setdefault(part, {})
-    try:
-        place[last] = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        place[last] = value  # a bare word
+    place[last] = parse_value(value)

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -34,11 +33,7 @@ from clareo.degrade.degrees import Value
 from clareo.degrade.recipes.draws import ROUND, Recipe, Rng, Size, seed, smaller
 from clareo.degrade.record import OPS, Step
 from clareo.errors import RecipeError, UnknownNameError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from clareo.toml import read_recipe_toml
 
 SHRINK = "shrink"
 GIVEN = ("image", "rng")  # parameters of an op that no recipe sets
@@ -72,11 +67,7 @@ class Part:
 @lru_cache(maxsize=16)
 def read_recipe_file(path: Path) -> Recipe:
     """Read and check a recipe file."""
-    try:
-        plain = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        msg = f"cannot read the recipe {path}: {error}"
-        raise RecipeError(msg) from error
+    plain = read_recipe_toml(path)
     steps = plain.get("steps")
     if set(plain) != {"steps"} or not isinstance(steps, list) or not steps:
         msg = f"{path}: a recipe holds [[steps]] and nothing else"
