@@ -7,13 +7,13 @@ from typing import Literal
 import torch
 from torch.nn import functional as F
 
-from clareo.types import Image
+from clareo.types import LUMA, Image
 
 LEVELS = 5  # of the wavelet; its reach is 31 px
 SMALL_LEVELS = 3  # below 64 px
 
 Standard = Literal["bt601", "yiq"]
-YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))  # the first row is BT.601's luma too
+YIQ = (LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 
 
 def rgb_to_yiq(image: Image) -> torch.Tensor:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Image: TypeAlias = torch.Tensor  # (B, 3, H, W), RGB, [0, 1]
 Latent: TypeAlias = torch.Tensor  # (B, C, h, w), whatever the codec makes of an image
+LUMA = (0.299, 0.587, 0.114)  # brightness of red, green and blue, BT.601
 View: TypeAlias = Callable[[Latent], Latent]  # what a branch gets to see of the current latent
 Denoise: TypeAlias = Callable[[Latent, torch.Tensor], Latent]  # (x, t (B,)) -> clean estimate
 

@@ -14,11 +14,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from clareo.backbones.layers import keep_size
+from clareo.types import LUMA
 
 if TYPE_CHECKING:
     from clareo.types import Image
 
-LUMA = (0.299, 0.587, 0.114)
 FLOOR = 1e-2  # power of 8-bit rounding in a window of 128: below it there is nothing to read
 
 

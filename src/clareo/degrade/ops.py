@@ -17,6 +17,7 @@ import torch
 from torch.nn import functional as F
 
 from clareo.degrade import kernels
+from clareo.types import LUMA
 
 Mode = Literal["area", "bilinear", "bicubic"]
 Rng = torch.Generator
@@ -111,7 +112,7 @@ def poisson_noise(image: torch.Tensor, rng: Rng, scale: float, grey: bool = Fals
     """Count photons: n = Poisson(x V)/V - x, V = 2^ceil(log2(#levels)); out = x + scale n."""
     exact = (image.clamp(0, 1) * 255).round() / 255
     if grey:
-        exact = (exact * LUMA.to(image)[:, None, None]).sum(-3, keepdim=True)
+        exact = (exact * exact.new_tensor(LUMA)[:, None, None]).sum(-3, keepdim=True)
     one_by_one = exact.reshape(-1, *exact.shape[-3:]).cpu()
     noise = torch.stack([_poisson(photo, rng) for photo in one_by_one]).reshape(exact.shape)
     return (image + scale * noise.to(image.device)).clamp(0, 1)
@@ -122,9 +123,6 @@ def _poisson(exact: torch.Tensor, rng: Rng) -> torch.Tensor:
         math.log2(max(2, int(torch.bincount((exact * 255).round().int().flatten()).count_nonzero())))
     )
     return torch.poisson(exact * levels, generator=rng) / levels - exact
-
-
-LUMA = torch.tensor([0.299, 0.587, 0.114])  # BT.601
 
 
 def to_linear(image: torch.Tensor) -> torch.Tensor:
