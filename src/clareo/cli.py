@@ -188,14 +188,17 @@ def _restore(parsed: argparse.Namespace) -> int:
     system = clareo.load_system(name or "unires", preset or "nano")
     outcomes = []
     work = batch.run(jobs, system, overwrite=parsed.overwrite, resume=parsed.resume, keep_going=parsed.keep_going)
-    for outcome in work:
-        outcomes.append(outcome)
-        _tell(outcome, len(outcomes), len(jobs), as_json=parsed.json)
+    failed = False
+    for number, outcome in enumerate(work, start=1):
+        failed |= bool(outcome.error)
+        if parsed.report is not None:  # otherwise a folder of photos would stay in memory
+            outcomes.append(outcome)
+        _tell(outcome, number, len(jobs), as_json=parsed.json)
     if parsed.report is not None:
         from clareo.report import write_report  # noqa: PLC0415
 
         write_report(outcomes, parsed.report)
-    return 1 if any(outcome.error for outcome in outcomes) else 0
+    return int(failed)
 
 
 def _refuse_beside_plan(options: dict[str, Any]) -> None:
