@@ -127,6 +127,20 @@ def test_detail_sees_a_shrunken_photo(folder: Path, photo: torch.Tensor) -> None
     assert torch.equal(branches["sr"].text, branches["detail"].text)  # type: ignore[arg-type]
 
 
+def test_seeds_that_disagree_cost_trust(folder: Path, photo: torch.Tensor) -> None:
+    """A diffusion system is asked twice for a trust map; the embedded one draws no noise, and is asked once."""
+    diffusion = clareo.load_system("unires", str(folder))
+    plain, mapped = (clareo.restore(photo, system=diffusion, steps=1, trust_map=wanted) for wanted in (False, True))
+    assert torch.equal(plain.tensor, mapped.tensor)
+    assert plain.trust is not None
+    assert mapped.trust is not None
+    assert mapped.trust < plain.trust
+    assert mapped.kept is not None
+    assert mapped.kept.shape[-2:] == photo.shape[-2:]
+    direct = [clareo.restore(photo, trust_map=wanted).trust for wanted in (False, True)]
+    assert direct[0] == direct[1]
+
+
 def test_tiny_folder_trains_two_steps_and_the_run_restores(
     folder: Path, astronaut: NDArray[np.uint8], photo: torch.Tensor, tmp_path: Path
 ) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 
 from clareo import planning
 from clareo.devices import DeviceName, Precision, choose_device, choose_precision
@@ -19,10 +20,11 @@ from clareo.io import MAX_MEGAPIXELS, as_photo, to_picture
 from clareo.latents import fit
 from clareo.quality.report import assess_image, can_be_assessed
 from clareo.system import System, load_system
-from clareo.trust import Trust, measure_trust
+from clareo.trust import Trust, disagreement, measure_trust
 from clareo.types import Assessment, Image, Percept, Plan, Restoration
 
 OVERLAP = 64  # photo pixels that neighbouring tiles share
+ANOTHER = 1_000_003  # how far the seed lies away that a trust map compares with
 NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 
 
@@ -62,7 +64,8 @@ def restore(  # noqa: PLR0913 - keyword-only, one per thing a user may decide
         percept: what the photo shows, in place of what the system perceives.
         plan: an earlier plan to repeat, in place of all of the above.
         judged: score the photo before and after, and how far the result can be trusted.
-        trust_map: keep the trust per pixel as well; `trust.draw_map` draws it.
+        trust_map: keep the trust per pixel as well; `trust.draw_map` draws it. Where a system draws noise, the photo
+            is restored a second time for it, with another seed.
         max_megapixels: refuse larger files.
 
     >>> import clareo, torch
@@ -82,6 +85,9 @@ def restore(  # noqa: PLR0913 - keyword-only, one per thing a user may decide
     else:
         planning.check(plan, system)
     done = _run(source.pixels, system, plan, percept, place)
+    if trust_map and _draws(system):
+        other = _run(source.pixels, system, replace(plan, seed=plan.seed + ANOTHER), done.percept, place)
+        done = _apart(done, other.restored)
     before, after, trust = _judge(source.pixels, done) if judged or trust_map else (None, None, None)
     return Restoration(
         to_picture(done.restored, source),
@@ -147,6 +153,20 @@ def _in_pixels(
         return None
     scale = image.var() / latent.float().var().clamp_min(1e-12).cpu()
     return variance[..., :rows, :columns].cpu().clamp_min(0) * scale
+
+
+def _draws(system: System) -> bool:
+    """Tell whether the noise of a seed has a say in what comes out."""
+    nothing, start = torch.zeros(1), system.denoiser.process.start
+    return not torch.equal(start(nothing, nothing), start(nothing, nothing + 1))
+
+
+def _apart(done: _Run, other: Image) -> _Run:
+    """Add to the variance between the experts that between two seeds."""
+    between = disagreement([done.restored, other])
+    if done.spread is not None:
+        between = between + F.interpolate(done.spread, between.shape[-2:], mode="bilinear", align_corners=False)
+    return replace(done, spread=between)
 
 
 @torch.inference_mode()
