@@ -218,7 +218,7 @@ def _same_options(plan: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
     return same and options.get("detail") is None
 
 
-# --- degrading -------------------------------------------------------------------------------------------------------
+# --- assessing -------------------------------------------------------------------------------------------------------
 
 
 def assess_batch(
@@ -231,6 +231,9 @@ def assess_batch(
         except ClareoError as error:
             reason = str(error)
             yield path, None, reason if str(path) in reason else f"{path}: {reason}"
+
+
+# --- degrading -------------------------------------------------------------------------------------------------------
 
 
 def degrade_batch(
