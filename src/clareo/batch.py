@@ -69,7 +69,7 @@ class Outcome:
         }
 
 
-def _assessed(assessment: Any) -> dict[str, Any] | None:  # noqa: ANN401
+def _assessed(assessment: Assessment | None) -> dict[str, Any] | None:
     if assessment is None:
         return None
     return {"score": assessment.score, "degradations": dict(assessment.degradations)}
@@ -140,28 +140,26 @@ def run(
         except UsageError:
             raise  # the same for every photo
         except ClareoError as error:
-            yield Outcome(job, error=_named(job, str(error)))
+            yield Outcome(job, error=_named(str(error), job.source, job.target))
             if not keep_going:
                 return
         except (MemoryError, RuntimeError) as error:  # torch says so when memory runs out
-            yield Outcome(job, error=_named(job, " ".join(str(error).split()) or "not enough memory"))
+            reason = " ".join(str(error).split()) or "not enough memory"
+            yield Outcome(job, error=_named(reason, job.source, job.target))
             if not keep_going:
                 return
 
 
-def _named(job: Job, reason: str) -> str:
-    """See to it that a reason names its photo or its output."""
-    named = str(job.source) in reason or str(job.target) in reason
-    return reason if named else f"{job.source}: {reason}"
+def _named(reason: str, source: Path, *others: Path) -> str:
+    """See to it that a reason names its photo, or a file that belongs to it."""
+    named = any(str(path) in reason for path in (source, *others))
+    return reason if named else f"{source}: {reason}"
 
 
 def _one(job: Job, system: System, *, overwrite: bool, resume: bool) -> Outcome:
-    if job.target.exists() and not overwrite:
-        if resume and _finished(job, system):
-            return Outcome(job, skipped=True)
-        if not resume:
-            msg = f"{job.target}: exists already; --overwrite replaces it"
-            raise PhotoError(msg)
+    if resume and not overwrite and job.target.exists() and _finished(job, system):
+        return Outcome(job, skipped=True)
+    _refuse_to_replace(job.target, overwrite=overwrite or resume)
     if job.target.resolve() == job.source.resolve():
         msg = f"{job.source}: would be overwritten by its own restoration; choose another output"
         raise PhotoError(msg)
@@ -229,8 +227,7 @@ def assess_batch(
         try:
             yield path, assess(path, max_megapixels), ""
         except ClareoError as error:
-            reason = str(error)
-            yield path, None, reason if str(path) in reason else f"{path}: {reason}"
+            yield path, None, _named(str(error), path)
 
 
 # --- degrading -------------------------------------------------------------------------------------------------------

@@ -84,9 +84,10 @@ def restore(  # noqa: PLR0913 - keyword-only, one per thing a user may decide
         )
     else:
         planning.check(plan, system)
-    done = _run(source.pixels, system, plan, percept, place)
+    done = _run(source.pixels, system, plan, percept, place, judged=judged or trust_map)
     if trust_map and _draws(system):
-        other = _run(source.pixels, system, replace(plan, seed=plan.seed + ANOTHER), done.percept, place)
+        again = replace(plan, seed=plan.seed + ANOTHER)
+        other = _run(source.pixels, system, again, done.percept, place, judged=False)
         done = _apart(done, other.restored)
     before, after, trust = _judge(source.pixels, done) if judged or trust_map else (None, None, None)
     return Restoration(
@@ -115,7 +116,9 @@ class _Run:
 
 
 @torch.inference_mode()
-def _run(photo: Image, system: System, plan: Plan, percept: Percept | None, place: torch.device) -> _Run:
+def _run(
+    photo: Image, system: System, plan: Plan, percept: Percept | None, place: torch.device, *, judged: bool
+) -> _Run:
     height, width = photo.shape[-2] * plan.upscale, photo.shape[-1] * plan.upscale
     canvas = fit(photo, plan.upscale, system.multiple)
     percept = percept or system.perceive(canvas)
@@ -126,15 +129,15 @@ def _run(photo: Image, system: System, plan: Plan, percept: Percept | None, plac
         latent = _start(system, canvas, plan).to(place)
         tiles = _tiles(system, plan)
         whole = max(latent.shape[-2:]) <= tiles.side  # large photos take their experts one by one, to save memory
-        spread = Spread()
+        times = even_times(plan.steps)
+        spread = Spread(last=float(times[-2])) if judged else None
         denoiser = tiled(system.denoiser, tiles)
         denoise = guide(denoiser, branches, Guidance(plan.weights), together=whole, spread=spread)
         rng = torch.Generator().manual_seed(plan.seed + 1)
-        latent = system.sampler(denoise, latent, even_times(plan.steps), system.denoiser.process, rng)
+        latent = system.sampler(denoise, latent, times, system.denoiser.process, rng)
         restored = system.codec.decode(latent).float().cpu()
-    apart = _in_pixels(
-        spread.variance, latent, restored, -(-height // system.codec.factor), -(-width // system.codec.factor)
-    )
+    rows, columns = (-(-extent // system.codec.factor) for extent in (height, width))
+    apart = None if spread is None else _in_pixels(spread, latent, restored)[..., :rows, :columns]
     del latent
 
     canvas = canvas[..., :height, :width]
@@ -145,14 +148,13 @@ def _run(photo: Image, system: System, plan: Plan, percept: Percept | None, plac
     return _Run(restored.clamp_(0, 1), canvas, percept, apart)
 
 
-def _in_pixels(
-    variance: torch.Tensor | None, latent: torch.Tensor, image: Image, rows: int, columns: int
-) -> torch.Tensor | None:
-    """Bring a variance of latents to the scale of the image, without the canvas beyond the photo."""
-    if variance is None:
-        return None
+def _in_pixels(spread: Spread, latent: torch.Tensor, image: Image) -> torch.Tensor:
+    """Bring the variance of latents to the scale of the image: (1, 1, h, w)."""
+    if spread.variance is None:
+        msg = "the sampler never asked for an estimate"
+        raise RestorationError(msg)
     scale = image.var() / latent.float().var().clamp_min(1e-12).cpu()
-    return variance[..., :rows, :columns].cpu().clamp_min(0) * scale
+    return spread.variance.cpu().clamp_min(0) * scale
 
 
 def _draws(system: System) -> bool:

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from clareo.backbones.deconvolution import Blur, Deconvolution, DeconvolutionSettings
-from clareo.backbones.layers import Stack, fourier, keep_size
+from clareo.backbones.layers import Stack, fourier, keep_size, pad_to
 
 if TYPE_CHECKING:
     from clareo.types import Condition, Latent
@@ -121,7 +121,7 @@ class UNet(nn.Module):
     def explain(self, x: Latent, t: torch.Tensor, condition: Condition) -> tuple[Latent, Blur]:
         """Return the clean latent, and the blur that was read on the way: training compares it with the truth."""
         height, width = x.shape[-2:]
-        padded = _pad_to(x, self.settings.stride)
+        padded = pad_to(x, self.settings.stride)
         vector = self._vector(t, condition)
         photo = F.pixel_shuffle(padded, self.settings.factor)
         blur = self.deconvolution.read(photo, vector)
@@ -183,9 +183,3 @@ def _bands(colour: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     nearby = F.avg_pool2d(F.pad(colour, (1,) * 4, mode="replicate"), 3, 1)
     farther = F.avg_pool2d(F.pad(nearby, (3,) * 4, mode="replicate"), 7, 1)
     return colour - nearby, nearby - farther
-
-
-def _pad_to(x: Latent, multiple: int) -> Latent:
-    """Repeat the last row and column until both sides are multiples: no mirror of a border object."""
-    bottom, right = -x.shape[-2] % multiple, -x.shape[-1] % multiple
-    return F.pad(x, (0, right, 0, bottom), mode="replicate") if bottom or right else x

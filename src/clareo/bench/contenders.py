@@ -10,13 +10,12 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from clareo import planning
 from clareo.bench.datasets import Item
 from clareo.devices import DeviceName, choose_device, choose_precision
 from clareo.errors import UnknownNameError
-from clareo.io import read_photo, read_rgb8
+from clareo.io import as_photo, read_photo, read_rgb8
 from clareo.latents import enlarge
 from clareo.restore import NAMES, restore
 from clareo.system import System, list_systems, load_system
@@ -126,7 +125,7 @@ class Restored:
             device=self.settings.device,
             judged=False,
         )
-        return as_image(np.asarray(done.image.convert("RGB")))
+        return as_photo(np.asarray(done.image.convert("RGB"))).pixels
 
     def warm_up(self) -> None:
         """Restore a small photo."""
@@ -134,14 +133,9 @@ class Restored:
         restore(photo, system=self.system, steps=1, device=self.settings.device, judged=False)
 
 
-def as_image(array: NDArray[np.uint8]) -> Image:
-    """(H, W, 3) uint8 -> (1, 3, H, W) in [0, 1]."""
-    return torch.from_numpy(array.copy()).permute(2, 0, 1)[None].float() / 255
-
-
 def read_image(path: Path) -> Image:
     """Read a photo as metrics see it: upright, 8 bit, (1, 3, H, W)."""
-    return as_image(read_rgb8(path))
+    return as_photo(read_rgb8(path)).pixels
 
 
 # --- names -----------------------------------------------------------------------------------------------------------

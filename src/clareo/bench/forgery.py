@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from clareo.bench.cases import even
 from clareo.degrade.recipes import degrade_tensor
 from clareo.errors import UsageError
 from clareo.io import atomic, list_photos, read_photo
@@ -41,9 +42,10 @@ class Forgery:
 
 def forgeries(system: System, data: Path, out: Path, limit: int | None = None) -> str:
     """Measure on every case of a system, with the right expert; write trust.csv, return a Markdown table."""
-    found = []
-    for number, path in enumerate(_two_or_more(data)[:limit]):
-        found += list(_of_photo(system, path, _neighbour(data, path), number))
+    found: list[Forgery] = []
+    paths = _two_or_more(data)
+    for number, path in enumerate(paths[:limit]):
+        found += _of_photo(system, path, paths[number - 1], number)
         print(f"[{number + 1}] {path.name}", file=sys.stderr)  # noqa: T201
     out.mkdir(parents=True, exist_ok=True)
     with atomic(out / "trust.csv") as partial, partial.open("w", newline="") as file:
@@ -63,14 +65,9 @@ def _two_or_more(data: Path) -> list[Path]:
     return paths
 
 
-def _neighbour(data: Path, path: Path) -> Path:
-    paths = list_photos(data)
-    return paths[paths.index(path) - 1]
-
-
 def _of_photo(system: System, path: Path, other: Path, number: int) -> Iterator[Forgery]:
     reference, foreign = (read_photo(each).pixels[..., :SIDE, :SIDE] for each in (path, other))
-    reference = reference[..., : reference.shape[-2] // 4 * 4, : reference.shape[-1] // 4 * 4]
+    reference = even(reference)
     size = (reference.shape[-2], reference.shape[-1])
     for case, (recipe, expert) in system.cases.items():
         damaged = enlarge(degrade_tensor(reference[0], recipe, number).tensor, size)[None]

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from clareo.bench.cases import clean_photos
 from clareo.bench.speed import median_seconds
 from clareo.degrade.recipes import degrade_tensor
 from clareo.devices import choose_device, has_fast_bf16
-from clareo.errors import UsageError
-from clareo.io import atomic, list_photos, read_photo
+from clareo.io import atomic, read_photo
 from clareo.quality.blend import blended_score
 from clareo.quality.judge import KINDS, judge, load_judge
 from clareo.train.judge import spearman, true_degrees
@@ -56,10 +56,7 @@ def judging(data: Path, out: Path, samples: int = 2000) -> str:
 
 
 def _ask(data: Path, samples: int) -> Iterator[Answer]:
-    paths = list_photos(data)
-    if not paths:
-        msg = f"{data}: no photos to measure on"
-        raise UsageError(msg)
+    paths = clean_photos(data)
     for number in range(samples):
         path = paths[number % len(paths)]
         rng = np.random.default_rng((SEED, number))

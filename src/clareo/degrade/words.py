@@ -164,12 +164,12 @@ def analysis(record: Record, seed: int = 0) -> str:
     found = [(kind, degree) for kind, degree in found if degree >= AUDIBLE]
     if not found:
         return _one(rng, CLEAN)
-    phrases = [f"{_one(rng, AMOUNTS[_third(degree)])} {_one(rng, NAMES[kind])}" for kind, degree in found]
+    phrases = [f"{_one(rng, AMOUNTS[third(degree)])} {_one(rng, NAMES[kind])}" for kind, degree in found]
     sentences = [_one(rng, OPENINGS).format(found=_enumerate(phrases))]
     if rng.random() < 0.8:
         reason = _one(rng, REASONS).format(effect=_one(rng, EFFECTS[found[0][0]]))
         sentences.append(reason[0].upper() + reason[1:])
-    sentences.append(_one(rng, VERDICTS[_third(severity(record))]))
+    sentences.append(_one(rng, VERDICTS[third(severity(record))]))
     return " ".join(sentences)
 
 
@@ -177,7 +177,8 @@ def _one(rng: np.random.Generator, choices: tuple[str, ...]) -> str:
     return choices[int(rng.integers(len(choices)))]
 
 
-def _third(degree: float) -> int:
+def third(degree: float) -> int:
+    """Return the third of the range that a degree lies in: 0, 1 or 2."""
     return min(2, int(3 * degree))
 
 

@@ -57,9 +57,10 @@ def _shown(weight: float | torch.Tensor) -> str:
 
 
 class Spread:
-    """How far the blended estimates lay apart when they were last asked: their variance, as weighed."""
+    """How far the blended estimates lie apart at the last time of a walk: their variance, as weighed."""
 
-    def __init__(self) -> None:
+    def __init__(self, last: float = 1.0) -> None:
+        self.last = last  # earlier estimates are of no interest
         self.variance: torch.Tensor | None = None  # (B, 1, h, w), mean over channels
 
     def __call__(self, weight: float | torch.Tensor, estimate: Latent, x: Latent, *, first: bool) -> None:
@@ -94,19 +95,20 @@ def guide(
 
     def denoise(x: Latent, t: torch.Tensor) -> Latent:
         weights = guidance.at(float(t[0]))
+        measured = spread if spread is not None and float(t[0]) <= spread.last + TOLERANCE else None
         chosen = [branches[name].expand(x.shape[0]) for name in weights]
         estimates = _together(denoiser, x, t, chosen) if together else (denoiser(x, t, one) for one in chosen)
         blend: Latent | None = None
         for weight, estimate in zip(weights.values(), estimates, strict=True):
             factor = weight.to(x) if isinstance(weight, torch.Tensor) else weight
-            if spread is not None:
-                spread(weight, estimate, x, first=blend is None)
+            if measured is not None:
+                measured(weight, estimate, x, first=blend is None)
             blend = estimate * factor if blend is None else blend.add_(estimate * factor)
         if blend is None:
             msg = "no branch has any weight"
             raise WeightsError(msg)
-        if spread is not None:
-            spread(-1.0, blend, x, first=False)
+        if measured is not None:
+            measured(-1.0, blend, x, first=False)
         return blend
 
     return denoise

@@ -7,7 +7,7 @@ three quality values is wrong less often than any of them.
     quality = exp(-(distance / half)^power ln 2)        1 for equal photos, one half at ``half``
 
 ``half`` is the metric's median over kinds of damage at degree 0.6 (`recipes.judged`), where a person says "fair", and
-the powers give the three the same quality at degree 0.25: see docs/judge.md.
+the powers give the three the same quality at degree 0.25: see docs/decisions/0005-the-judge.md.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from clareo.types import Image
+from clareo.backbones.layers import pad_to
 
 TONES = 16
 
@@ -104,9 +104,3 @@ def tones(y: torch.Tensor) -> torch.Tensor:
     small = F.avg_pool2d(y, 8).flatten(1)
     centres = torch.linspace(0, 1, TONES, device=y.device)
     return (1 - (small[..., None] - centres).abs() * (TONES - 1)).clamp_min(0).mean(1) * 4
-
-
-def pad_to(image: Image, multiple: int) -> Image:
-    """Repeat the last row and column until both sides are multiples."""
-    bottom, right = -image.shape[-2] % multiple, -image.shape[-1] % multiple
-    return F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.nn import functional as F
 
-from clareo.degrade.words import AMOUNTS, NAMES
+from clareo.degrade.words import AMOUNTS, NAMES, third
 from clareo.errors import PhotoError, UsageError
 from clareo.io import MAX_MEGAPIXELS, as_photo
 from clareo.quality.judge import KINDS, SMALLEST, judge
@@ -52,7 +52,7 @@ def describe(score: float, degrees: dict[str, float]) -> str:
     """Put a score and degrees into one sentence, worst first: the same words for the same facts."""
     named = ((degree, kind) for kind, degree in degrees.items() if degree >= RARE.get(kind, NAMED))
     worst = sorted(named, reverse=True)
-    phrases = [f"{AMOUNTS[min(2, int(3 * degree))][0]} {NAMES[kind][0]}" for degree, kind in worst]
+    phrases = [f"{AMOUNTS[third(degree)][0]} {NAMES[kind][0]}" for degree, kind in worst]
     level = next(name for least, name in LEVELS if score >= least)
     found = ", ".join(phrases) if phrases else "nothing that needs repair"
     return f"{level} ({score:.1f} of 5): {found}"

@@ -85,6 +85,12 @@ def _turned(patch: Pixels, turns: int, *, mirrored: bool) -> torch.Tensor:
     return torch.from_numpy(patch.copy()).permute(2, 0, 1).float() / 255
 
 
+def centre(photo: Pixels, crop: int) -> torch.Tensor:
+    """Cut (3, crop, crop) out of the middle of a photo."""
+    top, left = ((extent - crop) // 2 for extent in photo.shape[:2])
+    return _turned(photo[top : top + crop, left : left + crop], 0, mirrored=False)
+
+
 @dataclass(frozen=True)
 class Stream(Dataset[Example]):
     """Examples by index."""

@@ -9,7 +9,7 @@ doubt           its own error in this very step
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from clareo.degrade.recipes import degrade_tensor
+from clareo.degrade.recipes.draws import pick
 from clareo.degrade.record import Record
 from clareo.errors import RecipeError
 from clareo.latents import enlarge
 from clareo.quality.blend import blended_score
 from clareo.quality.judge import KINDS, Judge, JudgeSettings
 from clareo.system import Batch, Example, Lessons, PairExample, Training
-from clareo.types import Image
+from clareo.train.data import centre
 
 SAME = {"blur": "defocus"}  # round blur looks the same whatever made it
 
@@ -52,7 +53,9 @@ def training(options: Mapping[str, Any]) -> Training:
     """Build the judge untrained, with its loss."""
     settings = JudgeSettings.from_json(options.get("network", {}))
     network = Judge(settings)
-    return Training(network, network, asdict(settings), partial(_loss, network), examine=partial(Examination, network))
+    return Training(
+        network, network, settings.to_json(), partial(_loss, network), examine=partial(Examination, network)
+    )
 
 
 def lessons(options: Mapping[str, Any]) -> Lessons:
@@ -67,8 +70,7 @@ def _paired(task: str) -> PairExample:
 
 def draw_example(clean: torch.Tensor, rng: np.random.Generator, mix: JudgedMix) -> Example:
     """Damage a crop, and say how much of which kind."""
-    names, shares = list(mix.recipes), np.array(list(mix.recipes.values()))
-    recipe = names[int(rng.choice(len(names), p=shares / shares.sum()))]
+    recipe = pick(rng, mix.recipes)
     made = degrade_tensor(clean, recipe, int(rng.integers(2**31)))
     degraded = enlarge(made.tensor, (clean.shape[-2], clean.shape[-1]))
     return Example(clean, degraded, recipe, {"degrees": true_degrees(made.record)})
@@ -110,7 +112,7 @@ class Examination:
     def __init__(self, network: Judge, photos: list[NDArray[np.uint8]], crop: int, seed: int) -> None:
         self._network = network
         drawn = [
-            draw_example(_centre(photo, crop), np.random.default_rng((seed, place)), JudgedMix({recipe: 1.0}))
+            draw_example(centre(photo, crop), np.random.default_rng((seed, place)), JudgedMix({recipe: 1.0}))
             for recipe in self.RECIPES
             for place, photo in enumerate(photos * (2 if recipe != "clean" else 1))
         ]
@@ -147,8 +149,3 @@ def _ranks(values: torch.Tensor) -> torch.Tensor:
     below = (values[None] < values[:, None]).sum(1)
     ties = (values[None] == values[:, None]).sum(1)
     return below + (ties - 1) / 2
-
-
-def _centre(photo: NDArray[np.uint8], crop: int) -> Image:
-    top, left = (photo.shape[0] - crop) // 2, (photo.shape[1] - crop) // 2
-    return torch.from_numpy(photo[top : top + crop, left : left + crop].copy()).permute(2, 0, 1).float() / 255

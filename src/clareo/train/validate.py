@@ -10,6 +10,7 @@ from clareo.degrade.recipes import degrade_tensor
 from clareo.latents import enlarge
 from clareo.quality.reference import psnr
 from clareo.system import System
+from clareo.train.data import centre
 from clareo.types import Condition, Image, Percept
 
 CROPS = 12  # per row
@@ -41,11 +42,6 @@ class Validation:
 def _pairs(photos: list[NDArray[np.uint8]], crop: int, recipe: str, seed: int) -> tuple[Image, Image]:
     """Cut the centres of photos and degrade them."""
     chosen = (photos * CROPS)[:CROPS]
-    clean = [_centre(photo, crop) for photo in chosen]
+    clean = [centre(photo, crop) for photo in chosen]
     degraded = [enlarge(degrade_tensor(c, recipe, seed + i).tensor, (crop, crop)) for i, c in enumerate(clean)]
     return torch.stack(clean), torch.stack(degraded)
-
-
-def _centre(photo: NDArray[np.uint8], crop: int) -> torch.Tensor:
-    top, left = (photo.shape[0] - crop) // 2, (photo.shape[1] - crop) // 2
-    return torch.from_numpy(photo[top : top + crop, left : left + crop].copy()).permute(2, 0, 1).float() / 255

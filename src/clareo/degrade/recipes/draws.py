@@ -6,7 +6,7 @@ Lengths are in pixels of the photo as given.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -25,6 +25,13 @@ REFERENCE = 512  # pixels of the shorter side for which lengths in photos (drops
 def seed(rng: Rng) -> int:
     """Draw the seed of a step."""
     return int(rng.integers(2**31))
+
+
+def pick(rng: Rng, shares: Mapping[str, float]) -> str:
+    """Draw a name as often as its share of all says."""
+    names = list(shares)
+    total = sum(shares.values())
+    return names[int(rng.choice(len(names), p=[shares[name] / total for name in names]))]
 
 
 def scale(size: Size) -> float:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from clareo.degrade.degrees import Value
+from clareo.degrade.degrees import Value, at_degree
 from clareo.degrade.recipes.draws import (
     MODES,
     REFERENCE,
@@ -14,7 +14,6 @@ from clareo.degrade.recipes.draws import (
     Recipe,
     Rng,
     Size,
-    bell,
     gaussian,
     line,
     resize,
@@ -27,9 +26,15 @@ from clareo.degrade.record import Step
 At = Callable[[Rng, Size, float], list[Step]]
 
 
+def _step(kind: str, degree: float, seed_drawn: int = 0, **drawn: Value) -> Step:
+    """Make the step that `at_degree` names, with some of its other parameters drawn."""
+    op, params = at_degree(kind, degree)
+    return Step.of(op, seed_drawn, **{**params, **drawn})
+
+
 def _haze(rng: Rng, size: Size, degree: float) -> list[Step]:
     del size
-    return [Step.of("haze", seed(rng), beta=2 * degree, air=float(rng.uniform(0.7, 1.0)))]
+    return [_step("haze", degree, seed(rng), air=float(rng.uniform(0.7, 1.0)))]
 
 
 def _rain(rng: Rng, size: Size, degree: float) -> list[Step]:
@@ -55,14 +60,15 @@ def _raindrop(rng: Rng, size: Size, degree: float) -> list[Step]:
 def _defocus(rng: Rng, size: Size, degree: float) -> list[Step]:
     del size
     if rng.random() < 0.3:
-        return [bell(33, 4 * degree)]
-    return [Step.of("disk_blur", radius=8 * degree)]
+        return [_step("blur", degree, size=33)]
+    return [_step("defocus", degree)]
 
 
 def _motion(rng: Rng, size: Size, degree: float) -> list[Step]:
     del size
     if rng.random() < 0.6:
-        return [line(rng, 1 + 24 * degree, 1 + 24 * degree)]
+        length = float(at_degree("motion", degree)[1]["length"])
+        return [line(rng, length, length)]
     exposure = float(rng.uniform(0.05, 0.4))
     amplitude = degree * 8 / math.sqrt(exposure / 0.1)
     return [Step.of("shake_blur", seed(rng), exposure=exposure, amplitude=amplitude)]
@@ -71,13 +77,13 @@ def _motion(rng: Rng, size: Size, degree: float) -> list[Step]:
 def _low_light(rng: Rng, size: Size, degree: float) -> list[Step]:
     del size
     gain = float(rng.uniform(1 - 0.4 * degree, 1))
-    return [Step.of("low_light", gamma=1 + 4 * degree, gain=gain, exposure=1.0)]
+    return [_step("low_light", degree, gain=gain, exposure=1.0)]
 
 
 def _noise(rng: Rng, size: Size, degree: float) -> list[Step]:
     del size
     if rng.random() < 0.6:
-        return [gaussian(rng, 50 * degree, 0.2)]
+        return [gaussian(rng, float(at_degree("noise", degree)[1]["sigma"]), 0.2)]
     shot = 1e-4 * 300**degree
     read = math.exp(2.18 * math.log(shot) + 1.20)
     grain = float(rng.uniform(0.4, 0.8)) if rng.random() < 0.3 else 0.0
@@ -91,7 +97,7 @@ def _low_resolution(rng: Rng, size: Size, degree: float) -> list[Step]:
 
 def _jpeg(rng: Rng, size: Size, degree: float) -> list[Step]:
     del size
-    return [Step.of("jpeg", quality=round(100 - 90 * degree), subsampling=0 if rng.random() < 0.3 else 2)]
+    return [_step("jpeg", degree, subsampling=0 if rng.random() < 0.3 else 2)]
 
 
 AT: dict[str, At] = {  # in the order of physics

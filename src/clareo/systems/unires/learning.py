@@ -12,6 +12,7 @@ import torch
 
 from clareo.backbones.deconvolution import Blur, Deconvolution
 from clareo.degrade import recipes
+from clareo.degrade.recipes.draws import pick
 from clareo.diffusion import losses
 from clareo.diffusion.denoiser import Denoiser
 from clareo.errors import UnknownNameError
@@ -46,8 +47,8 @@ class TaskMix:
 
 def draw_example(clean: torch.Tensor, rng: np.random.Generator, mix: TaskMix, kernel: int = 0) -> Example:
     """Degrade a crop by one task, and say which in words; maybe also by which blur, in ``kernel`` pixels a side."""
-    task = _pick(rng, mix.tasks)
-    recipe = "clean" if rng.random() < mix.clean else _pick(rng, mix.sr_recipes) if task == "sr" else RECIPES[task]
+    task = pick(rng, mix.tasks)
+    recipe = "clean" if rng.random() < mix.clean else pick(rng, mix.sr_recipes) if task == "sr" else RECIPES[task]
     made = recipes.degrade_tensor(clean, recipe, int(rng.integers(2**31)))
     degraded = enlarge(made.tensor, (clean.shape[-2], clean.shape[-1]))
     first = made.record.steps[0]
@@ -77,12 +78,6 @@ def paired(task: str, drop_text: float, kernel: int = 0) -> PairExample:
 
 
 RECIPES = {"motion": "motion", "defocus": "defocus", "denoise": "noise"}  # task -> recipe
-
-
-def _pick(rng: np.random.Generator, shares: Mapping[str, float]) -> str:
-    names = list(shares)
-    total = sum(shares.values())
-    return names[int(rng.choice(len(names), p=[shares[name] / total for name in names]))]
 
 
 def lessons(options: Mapping[str, Any]) -> Lessons:
