@@ -92,7 +92,7 @@ def test_every_system_set_and_metric_is_measured(pairs: Path, tmp_path: Path) ->
     }
     assert "RealSR (crop) (realsr): 4 of 100 photos, x4" in text
     assert "not taken are psnr/rgb/crop0, ssim/y-bt601/crop0" in text
-    assert text.count("| unires:nano | x4 1 step sr=0.5,denoise=0.5 tile 512") == 1
+    assert text.count("| unires:nano | x4 1 step auto tile 512") == 1
     assert (tmp_path / "out" / "grid.md").read_text() == text
     assert r"psnr/rgb/crop0 $\uparrow$" in (tmp_path / "out" / "grid.tex").read_text()
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import clareo
-from clareo.planning import choose
+from clareo.planning import complete
 from clareo.system import System
 from clareo.types import Percept
 
@@ -77,7 +77,7 @@ def test_tiles_and_the_whole_agree(system: System, photo: torch.Tensor) -> None:
 
 
 def test_defaults_make_a_plan(system: System) -> None:
-    plan = choose(system)
+    plan = complete(system)
     assert plan.steps == system.steps
     assert dict(plan.weights) == dict(system.weights)
 

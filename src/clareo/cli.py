@@ -76,7 +76,12 @@ def _add_restore(commands: Any) -> None:  # noqa: ANN401 - argparse keeps this t
     restore.add_argument("--seed", type=int, help="of all noise (default: 0)")
     restore.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
     restore.add_argument("--precision", choices=("auto", "fp32", "bf16"), help="default: auto")
-    restore.add_argument("--weights", help="how much each expert counts, like sr=0.4,denoise=0.6; they sum to 1")
+    restore.add_argument(
+        "--weights",
+        help="auto (default): searched for this photo; fast: out of a shortlist; predict: guessed; fixed: the same for "
+        "all; or how much each expert counts, like sr=0.4,denoise=0.6",
+    )
+    restore.add_argument("--ask", metavar="WISH", help='in words, like "remove the noise, keep the grain"')
     restore.add_argument("--detail", type=float, help="0 keeps to the photo, 1 invents freely")
     restore.add_argument("--plan", type=Path, help="repeat the plan of an earlier restoration (NAME.clareo.json)")
     restore.add_argument("--tile", type=int, help="photo pixels along a tile (default: 512)")
@@ -162,6 +167,8 @@ def _add_bench(commands: Any) -> None:  # noqa: ANN401
     bench.add_argument("--speed", action="store_true", help="measure seconds instead of quality")
     bench.add_argument("--degradations", action="store_true", help="measure what training draws, and how fast")
     bench.add_argument("--trust", action="store_true", help="measure whether trust finds what was made up")
+    bench.add_argument("--planning", action="store_true", help="measure how well the blend of a photo is chosen")
+    bench.add_argument("--lessons", type=Path, help="for --planning: what the paper's random forest learns from")
     bench.add_argument("--judge", action="store_true", help="examine the judge on photos damaged on purpose")
     bench.add_argument("-o", "--out", type=Path, default=Path("bench"), help="folder for the CSV and the tables")
     bench.set_defaults(command=_bench)
@@ -174,11 +181,15 @@ def _restore(parsed: argparse.Namespace) -> int:
     from clareo import batch, planning  # noqa: PLC0415
 
     told = vars(parsed)
-    options = {key: told[key] for key in ("upscale", "steps", "seed", "precision", "detail", "tile", "max_megapixels")}
+    names = ("upscale", "steps", "seed", "precision", "detail", "ask", "tile", "max_megapixels")
+    options = {key: told[key] for key in names}
     options = {key: value for key, value in options.items() if value is not None} | {"device": parsed.device}
     options["trust_map"] = parsed.trust_map
     if parsed.weights is not None:
         options["weights"] = planning.parse_weights(parsed.weights)
+    if parsed.ask is not None:
+        for clause in planning.understand(parsed.ask).unknown:
+            print(f"clareo: not understood, and left out: {clause!r}", file=sys.stderr)
     name, preset = parsed.system, parsed.preset
     if parsed.plan is not None:
         _refuse_beside_plan(options)
@@ -202,7 +213,7 @@ def _restore(parsed: argparse.Namespace) -> int:
 
 
 def _refuse_beside_plan(options: dict[str, Any]) -> None:
-    clash = sorted(set(options) & {"upscale", "steps", "seed", "precision", "detail", "tile", "weights"})
+    clash = sorted(set(options) & {"upscale", "steps", "seed", "precision", "detail", "ask", "tile", "weights"})
     if clash:
         msg = f"--plan already decides {', '.join(clash)}; edit the plan file, or leave --plan out"
         raise UsageError(msg)
@@ -300,10 +311,10 @@ def _bench(parsed: argparse.Namespace) -> int:
         print(bench.speed(clareo.load_system(*bench.only_system(parsed.system, parsed.preset))))
         return 0
     folder = bench.only_folder(parsed.data)
-    if folder is None and not (parsed.degradations or parsed.judge or parsed.trust):
+    if folder is None and not (parsed.degradations or parsed.judge or parsed.trust or parsed.planning):
         return _bench_sets(parsed)
     if folder is None:
-        msg = "--degradations, --judge and --trust take a folder of clean photos, without a name"
+        msg = "--degradations, --judge, --planning and --trust take a folder of clean photos, without a name"
         raise UsageError(msg)
     if parsed.judge:
         print(bench.judging(folder, parsed.out, parsed.limit or 2000))
@@ -315,6 +326,9 @@ def _bench(parsed: argparse.Namespace) -> int:
     system = clareo.load_system(*bench.only_system(parsed.system, parsed.preset))
     if parsed.trust:
         print(bench.forgeries(system, folder, parsed.out, parsed.limit))
+        return 0
+    if parsed.planning:
+        print(bench.planning(system, folder, parsed.out, parsed.limit, parsed.lessons))
         return 0
     print(bench.quality(system, folder, parsed.out, tuple(parsed.steps or (1, 4)), parsed.limit))
     return 0
@@ -332,7 +346,7 @@ def _refuse_options_of_sets(parsed: argparse.Namespace, folder: Path) -> None:
 def _bench_sets(parsed: argparse.Namespace) -> int:
     from clareo import bench, planning  # noqa: PLC0415
 
-    weights = None if parsed.weights is None else planning.parse_weights(parsed.weights)
+    weights = planning.AUTO if parsed.weights is None else planning.parse_weights(parsed.weights)
     request = bench.Request(
         parsed.system or ["unires"],
         bench.load_named(parsed.data, parsed.upscale, parsed.limit),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch.nn import functional as F
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 class Codec(Protocol):
     """Encode photos into latents and back; sides must be multiples of ``factor``."""
+
+    @property
+    def linear(self) -> bool:
+        """Tell whether a blend of latents is the blend of their photos, to the last bit."""
 
     @property
     def factor(self) -> int:
@@ -44,6 +48,7 @@ class PixelUnshuffle:
     """
 
     factor: int = 4
+    linear: ClassVar[bool] = True
 
     @property
     def channels(self) -> int:
@@ -64,6 +69,7 @@ class VAE:
     """A published autoencoder, with its own constants: pixels go in as [-1, 1], latents are shifted and scaled."""
 
     vae: Any  # diffusers' AutoencoderKL
+    linear: ClassVar[bool] = False
 
     @property
     def factor(self) -> int:

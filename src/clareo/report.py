@@ -32,6 +32,13 @@ PAGE = """<!doctype html>
  input {{ width: 100%; margin: .4rem 0; }}
  figcaption {{ overflow-wrap: anywhere; }}
  small {{ opacity: .75; }}
+ .bars {{ display: grid; grid-template-columns: 1fr 1fr; gap: 0 1.2rem; font-size: .85em; margin: .3rem 0; }}
+ .bars div {{ display: grid; grid-template-columns: 7.5em 1fr 2.6em; align-items: center; gap: .4em; }}
+ .bars h4 {{ grid-column: 1 / -1; margin: .2rem 0 0; font-weight: normal; opacity: .75; }}
+ .bars i {{ position: relative; height: .55em; background: #8883; border-radius: 2px; }}
+ .bars b {{ position: absolute; inset: 0 auto; border-radius: 2px; background: #27c; }}
+ .bars .less {{ background: #c33; }} .bars .wrong {{ background: #c80; }}
+ .bars span {{ text-align: right; font-variant-numeric: tabular-nums; }}
  .failed {{ border-left: 4px solid #c33; padding-left: .8rem; }}
 </style></head><body>
 <h1>clareo report</h1><p>{summary}</p><main>
@@ -45,7 +52,10 @@ PAGE = """<!doctype html>
 
 FIGURE = """<figure><div class="pair"><img alt="before: {name}" src="{before}"><img class="after" alt="after: {name}" \
 src="{after}"></div><input type="range" value="50" aria-label="before and after"><figcaption><b>{name}</b> \
-{size}<br>{verdict}<small>{plan}</small></figcaption></figure>"""
+{size}<br>{verdict}{bars}<small>{plan}</small></figcaption></figure>"""
+BAR = '<div>{name}<i><b class="{kind}" style="left:{left:.1f}%;width:{width:.1f}%"></b></i><span>{value}</span></div>'
+LOW, HIGH = -0.2, 1.2  # the ends of a bar of weights
+SLIGHT = 0.05  # degrees below this are not drawn
 
 
 def write_report(outcomes: Sequence[Outcome], path: Path) -> Path:
@@ -64,15 +74,16 @@ def _figure(outcome: Outcome) -> str:
     done = outcome.restoration
     if done is None:
         return f'<figure class="failed"><figcaption><b>{name}</b><br>{html.escape(outcome.error)}</figcaption></figure>'
-    weights = ", ".join(f"{expert} {weight:g}" for expert, weight in done.plan.weights.items() if weight)
-    plan = f"{done.system} · {weights} · {done.plan.steps} steps · seed {done.plan.seed} · {done.seconds:.1f} s"
+    steps = f"{done.plan.steps} step{'s' if done.plan.steps > 1 else ''}"
+    parts = [done.system, html.escape(done.plan.why), steps, f"seed {done.plan.seed}", f"{done.seconds:.1f} s"]
+    plan = " · ".join(part for part in parts if part)
     with PIL.Image.open(outcome.job.source) as source:
         before = (
             PIL.ImageOps.exif_transpose(source).convert("RGB").resize(done.image.size, PIL.Image.Resampling.BICUBIC)
         )
     size, pictures = f"{done.image.width} x {done.image.height}", {"before": before, "after": done.image}
     embedded = {side: _embedded(picture) for side, picture in pictures.items()}
-    return FIGURE.format(name=name, size=size, plan=plan, verdict=_verdict(done), **embedded)
+    return FIGURE.format(name=name, size=size, plan=plan, verdict=_verdict(done), bars=_bars(done), **embedded)
 
 
 def _verdict(done: Restoration) -> str:
@@ -81,6 +92,28 @@ def _verdict(done: Restoration) -> str:
         return ""
     moved = f"{html.escape(done.before.text)} &rarr; {done.after.score:.1f}"
     return f"{moved}, trust {done.trust:.2f}<br>"
+
+
+def _bars(done: Restoration) -> str:
+    """Draw what was wrong beside what was done about it: degrees of damage, and weights of experts."""
+    found = {} if done.before is None else done.before.degradations
+    degrees = sorted(((degree, kind) for kind, degree in found.items() if degree >= SLIGHT), reverse=True)
+    wrong = [
+        BAR.format(name=kind.replace("_", " "), kind="wrong", left=0, width=100 * degree, value=f"{degree:.2f}")
+        for degree, kind in degrees
+    ]
+    done_about = [_weight_bar(expert, weight) for expert, weight in done.plan.weights.items() if weight]
+    columns = {"what was wrong": wrong or ["<div>nothing much</div>"], "what was blended": done_about}
+    shown = (f"<section><h4>{title}</h4>{''.join(bars)}</section>" for title, bars in columns.items())
+    return f'<section class="bars">{"".join(shown)}</section>'
+
+
+def _weight_bar(expert: str, weight: float) -> str:
+    """Draw a weight to the right of zero, or to the left where it is negative."""
+    ends = sorted(min(max(end, LOW), HIGH) for end in (0.0, weight))
+    left, right = (100 * (end - LOW) / (HIGH - LOW) for end in ends)
+    kind = "less" if weight < 0 else "more"
+    return BAR.format(name=expert, kind=kind, left=left, width=right - left, value=f"{weight:+.2f}")
 
 
 def _embedded(picture: PIL.Image.Image) -> str:

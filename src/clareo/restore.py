@@ -11,21 +11,18 @@ import torch
 from torch.nn import functional as F
 
 from clareo import planning
-from clareo.devices import DeviceName, Precision, choose_device, choose_precision
-from clareo.diffusion.guidance import Guidance, Spread, guide
-from clareo.diffusion.samplers import even_times
-from clareo.diffusion.tiling import Tiles, tiled
+from clareo.devices import NAMES, DeviceName, Precision, choose_device, choose_precision
+from clareo.diffusion.guidance import Spread
 from clareo.errors import RestorationError
 from clareo.io import MAX_MEGAPIXELS, as_photo, to_picture
 from clareo.latents import fit
 from clareo.quality.report import assess_image, can_be_assessed
 from clareo.system import System, load_system
 from clareo.trust import Trust, disagreement, measure_trust
-from clareo.types import Assessment, Image, Percept, Plan, Restoration
+from clareo.types import KEEP, Assessment, Image, Percept, Plan, Restoration
+from clareo.walk import draws_noise, walk
 
-OVERLAP = 64  # photo pixels that neighbouring tiles share
 ANOTHER = 1_000_003  # how far the seed lies away that a trust map compares with
-NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 
 
 def restore(  # noqa: PLR0913 - keyword-only, one per thing a user may decide
@@ -34,8 +31,9 @@ def restore(  # noqa: PLR0913 - keyword-only, one per thing a user may decide
     system: str | System = "unires",
     preset: str = "nano",
     upscale: int = 1,
-    weights: Mapping[str, float] | None = None,
+    weights: Mapping[str, float] | str = planning.AUTO,
     detail: float | None = None,
+    ask: str | None = None,
     steps: int | None = None,
     seed: int = 0,
     tile: int = planning.TILE,
@@ -54,8 +52,10 @@ def restore(  # noqa: PLR0913 - keyword-only, one per thing a user may decide
         system: a name from `list_systems`, or a system from `load_system` for many photos.
         preset: "nano", or a folder or hub name with weights.
         upscale: 1 to 4.
-        weights: how much each expert counts; they sum to 1.
+        weights: "auto" looks at the photo to find how much each expert counts, "fast" tries a shortlist, "predict"
+            guesses, "fixed" takes the system's usual blend; or a blend that sums to 1.
         detail: 0 keeps to the photo, 1 invents freely.
+        ask: a wish in words, like "remove the noise, keep the grain", which moves the weights.
         steps: denoising steps; one is the most faithful, more are crisper.
         seed: of all noise.
         tile: photo pixels along a tile.
@@ -77,24 +77,30 @@ def restore(  # noqa: PLR0913 - keyword-only, one per thing a user may decide
     source = as_photo(photo, max_megapixels)
     system = load_system(system, preset) if isinstance(system, str) else system
     place = choose_device(device)
+    wishes = None if ask is None else planning.understand(ask)
+    way = planning.way_of(weights)
     if plan is None:
-        form = NAMES[choose_precision(precision, place)]
-        plan = planning.choose(
-            system, weights=weights, detail=detail, steps=steps, seed=seed, upscale=upscale, tile=tile, precision=form
+        form, blend = NAMES[choose_precision(precision, place)], None if isinstance(weights, str) else weights
+        sketch = planning.complete(
+            system, weights=blend, steps=steps, seed=seed, upscale=upscale, tile=tile, precision=form
         )
     else:
-        planning.check(plan, system)
-    done = _run(source.pixels, system, plan, percept, place, judged=judged or trust_map)
-    if trust_map and _draws(system):
+        sketch = planning.check(plan, system)
+    canvas = fit(source.pixels, sketch.upscale, system.multiple)
+    percept = percept or system.perceive(canvas)
+    if plan is None:
+        plan = planning.choose(system, sketch, canvas, percept, place, way=way, detail=detail, wishes=wishes)
+    size = (source.pixels.shape[-2] * plan.upscale, source.pixels.shape[-1] * plan.upscale)
+    done = _run(system, canvas, size, plan, percept, place, judged=judged or trust_map)
+    if trust_map and draws_noise(system):
         again = replace(plan, seed=plan.seed + ANOTHER)
-        other = _run(source.pixels, system, again, done.percept, place, judged=False)
-        done = _apart(done, other.restored)
+        done = _apart(done, _run(system, canvas, size, again, percept, place, judged=False).restored)
     before, after, trust = _judge(source.pixels, done) if judged or trust_map else (None, None, None)
     return Restoration(
         to_picture(done.restored, source),
         done.restored,
         plan,
-        done.percept,
+        percept,
         time.perf_counter() - began,
         system.name,
         system.preset,
@@ -111,32 +117,28 @@ class _Run:
 
     restored: Image
     canvas: Image  # what was given, at the same size
-    percept: Percept
     spread: torch.Tensor | None  # variance between the experts, (1, 1, h, w)
 
 
 @torch.inference_mode()
 def _run(
-    photo: Image, system: System, plan: Plan, percept: Percept | None, place: torch.device, *, judged: bool
+    system: System,
+    canvas: Image,
+    size: tuple[int, int],
+    plan: Plan,
+    percept: Percept,
+    place: torch.device,
+    *,
+    judged: bool,
 ) -> _Run:
-    height, width = photo.shape[-2] * plan.upscale, photo.shape[-1] * plan.upscale
-    canvas = fit(photo, plan.upscale, system.multiple)
-    percept = percept or system.perceive(canvas)
-
-    system.network.to(place)
-    with torch.autocast(place.type, torch.bfloat16, enabled=plan.precision == "bf16"):
-        branches = system.condition(canvas.to(place), percept)
-        latent = _start(system, canvas, plan).to(place)
-        tiles = _tiles(system, plan)
-        whole = max(latent.shape[-2:]) <= tiles.side  # large photos take their experts one by one, to save memory
-        times = even_times(plan.steps)
-        spread = Spread(last=float(times[-2])) if judged else None
-        denoiser = tiled(system.denoiser, tiles)
-        denoise = guide(denoiser, branches, Guidance(plan.weights), together=whole, spread=spread)
-        rng = torch.Generator().manual_seed(plan.seed + 1)
-        latent = system.sampler(denoise, latent, times, system.denoiser.process, rng)
-        restored = system.codec.decode(latent).float().cpu()
-    rows, columns = (-(-extent // system.codec.factor) for extent in (height, width))
+    height, width = size
+    if all(name == KEEP for name, weight in plan.weights.items() if weight):  # no codec may touch it
+        kept = canvas[..., :height, :width].float()
+        return _Run(kept.clone(), kept, None)
+    spread = Spread() if judged else None
+    latent = walk(system, canvas, plan, percept, place, spread)
+    restored = system.codec.decode(latent).float().cpu()
+    rows, columns = (-(-extent // system.codec.factor) for extent in size)
     apart = None if spread is None else _in_pixels(spread, latent, restored)[..., :rows, :columns]
     del latent
 
@@ -145,7 +147,7 @@ def _run(
     if not bool(torch.isfinite(restored).all()):
         msg = "the restored photo holds values that are not finite"
         raise RestorationError(msg)
-    return _Run(restored.clamp_(0, 1), canvas, percept, apart)
+    return _Run(restored.clamp_(0, 1), canvas, apart)
 
 
 def _in_pixels(spread: Spread, latent: torch.Tensor, image: Image) -> torch.Tensor:
@@ -155,12 +157,6 @@ def _in_pixels(spread: Spread, latent: torch.Tensor, image: Image) -> torch.Tens
         raise RestorationError(msg)
     scale = image.var() / latent.float().var().clamp_min(1e-12).cpu()
     return spread.variance.cpu().clamp_min(0) * scale
-
-
-def _draws(system: System) -> bool:
-    """Tell whether the noise of a seed has a say in what comes out."""
-    nothing, start = torch.zeros(1), system.denoiser.process.start
-    return not torch.equal(start(nothing, nothing), start(nothing, nothing + 1))
 
 
 def _apart(done: _Run, other: Image) -> _Run:
@@ -176,16 +172,3 @@ def _judge(photo: Image, done: _Run) -> tuple[Assessment | None, Assessment | No
     """Score the photo before and after; photos too small for the judge get none."""
     before, after = (assess_image(image) if can_be_assessed(image) else None for image in (photo, done.restored))
     return before, after, measure_trust(done.restored, done.canvas, done.spread)
-
-
-def _start(system: System, canvas: Image, plan: Plan) -> torch.Tensor:
-    """Set out from the far end. The noise is one field for the whole photo, whatever the tiles."""
-    degraded = system.codec.encode(canvas)
-    noise = torch.randn(degraded.shape, generator=torch.Generator().manual_seed(plan.seed))
-    return system.denoiser.process.start(degraded, noise)
-
-
-def _tiles(system: System, plan: Plan) -> Tiles:
-    factor = system.codec.factor
-    multiple = max(1, system.multiple // factor)
-    return Tiles(plan.tile // factor // multiple * multiple, OVERLAP // factor, multiple)

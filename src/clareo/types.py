@@ -16,9 +16,13 @@ if TYPE_CHECKING:
 
 Image: TypeAlias = torch.Tensor  # (B, 3, H, W), RGB, [0, 1]
 Latent: TypeAlias = torch.Tensor  # (B, C, h, w), whatever the codec makes of an image
+KEEP = "keep"  # the branch of every system that returns the photo as it came
 LUMA = (0.299, 0.587, 0.114)  # brightness of red, green and blue, BT.601
 View: TypeAlias = Callable[[Latent], Latent]  # what a branch gets to see of the current latent
 Denoise: TypeAlias = Callable[[Latent, torch.Tensor], Latent]  # (x, t (B,)) -> clean estimate
+
+
+SPATIAL = ("concat", "control", "pixels", "known")  # doors with a place in the photo
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Condition:
     text: torch.Tensor | None = None  # (B, L, D), encoded words
     image: torch.Tensor | None = None  # (B, N, D), image embedding tokens
     pixels: torch.Tensor | None = None  # (B, 3, H, W), the photo itself
+    known: torch.Tensor | None = None  # (B, C, h, w), the estimate itself: no backbone is asked
     view: View | None = None
 
     def doors(self) -> dict[str, torch.Tensor]:
@@ -54,7 +59,7 @@ class Condition:
 
     def crop(self, window: Window) -> Condition:
         """Cut the spatial doors down to a window; words and embeddings hold for every part of the photo."""
-        spatial = {name: door for name, door in self.doors().items() if name in ("concat", "control", "pixels")}
+        spatial = {name: door for name, door in self.doors().items() if name in SPATIAL}
         return _with(self, {name: _cut(door, window) for name, door in spatial.items()})
 
     def expand(self, batch: int) -> Condition:
@@ -117,6 +122,7 @@ class Plan:
     upscale: int
     tile: int = 512  # photo pixels along a tile; larger photos go through in parts
     precision: str = "fp32"  # of convolutions and matrix products: fp32 or bf16
+    why: str = ""  # how the weights came about, in words; decides nothing
 
     def to_json(self) -> dict[str, object]:
         """Return plain values for a sidecar or ``--json``."""

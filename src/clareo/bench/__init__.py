@@ -9,6 +9,7 @@ from clareo.bench.datasets import Dataset, Item, load_datasets
 from clareo.bench.forgery import forgeries
 from clareo.bench.grid import Request, compare
 from clareo.bench.judging import judging
+from clareo.bench.planning import planning
 from clareo.bench.speed import speed
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "name_and_folder",
     "only_folder",
     "only_system",
+    "planning",
     "quality",
     "speed",
 ]

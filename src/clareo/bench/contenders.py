@@ -13,11 +13,11 @@ import torch
 
 from clareo import planning
 from clareo.bench.datasets import Item
-from clareo.devices import DeviceName, choose_device, choose_precision
+from clareo.devices import NAMES, DeviceName, choose_device, choose_precision
 from clareo.errors import UnknownNameError
 from clareo.io import as_photo, read_photo, read_rgb8
 from clareo.latents import enlarge
-from clareo.restore import NAMES, restore
+from clareo.restore import restore
 from clareo.system import System, list_systems, load_system
 from clareo.types import Image
 
@@ -29,7 +29,7 @@ class Settings:
     """What the caller decided about restoring; None leaves it to the system."""
 
     steps: int | None = None
-    weights: Mapping[str, float] | None = None
+    weights: Mapping[str, float] | str = planning.AUTO
     device: DeviceName = "auto"
 
 
@@ -102,14 +102,15 @@ class Restored:
         """Complete the settings as `restore` does; a wrong one is refused here, before the first photo."""
         device = choose_device(self.settings.device)
         form = NAMES[choose_precision("auto", device)]
-        plan = planning.choose(
+        way, weights = planning.way_of(self.settings.weights), self.settings.weights
+        plan = planning.complete(
             self.system,
-            weights=self.settings.weights,
+            weights=None if isinstance(weights, str) else weights,
             steps=self.settings.steps,
             upscale=upscale,
             precision=form,
         )
-        blend = ",".join(f"{name}={weight:g}" for name, weight in plan.weights.items())
+        blend = way or ",".join(f"{name}={weight:g}" for name, weight in plan.weights.items())
         steps = f"{plan.steps} step{'s' if plan.steps > 1 else ''}"
         return f"x{upscale} {steps} {blend} tile {plan.tile} {plan.precision} {device.type}"
 

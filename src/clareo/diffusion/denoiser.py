@@ -36,6 +36,8 @@ class Denoiser:
 
     def __call__(self, x: Latent, t: torch.Tensor, condition: Condition) -> Latent:
         """Estimate the clean latent from x_t: (B, C, h, w), (B,) -> (B, C, h, w)."""
+        if condition.known is not None:
+            return condition.known.to(x)
         seen = x if condition.view is None else condition.view(x)
         predicted = self.predict(seen, t, condition)
         if self.predicts == "clean":

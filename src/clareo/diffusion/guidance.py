@@ -7,7 +7,7 @@ UniRes' six experts      six weights
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -114,8 +114,13 @@ def guide(
     return denoise
 
 
-def _together(denoiser: Conditioned, x: Latent, t: torch.Tensor, conditions: list[Condition]) -> tuple[Latent, ...]:
-    count = len(conditions)
-    if count == 1:
-        return (denoiser(x, t, conditions[0]),)
-    return denoiser(x.repeat(count, 1, 1, 1), t.repeat(count), Condition.stack(conditions)).chunk(count)
+def _together(denoiser: Conditioned, x: Latent, t: torch.Tensor, conditions: list[Condition]) -> Iterator[Latent]:
+    """Run all conditions in one forward, but for those that need none."""
+    asked = [condition for condition in conditions if condition.known is None]
+    if len(asked) > 1:
+        rows = denoiser(x.repeat(len(asked), 1, 1, 1), t.repeat(len(asked)), Condition.stack(asked)).chunk(len(asked))
+    else:
+        rows = tuple(denoiser(x, t, condition) for condition in asked)
+    answers = iter(rows)
+    for condition in conditions:
+        yield next(answers) if condition.known is None else denoiser(x, t, condition)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import subprocess
 import sys
 import time
 from collections import deque
@@ -25,6 +24,7 @@ from clareo.devices import choose_device, choose_precision, keep_freed_memory
 from clareo.errors import CheckpointError
 from clareo.system import Batch, Measure, Training
 from clareo.train.data import batches, load_photos, split
+from clareo.train.export import commit, write_checkpoint
 from clareo.train.learners import learner
 from clareo.train.parallel import Group, join
 from clareo.train.recipe import Optimiser, Recipe
@@ -209,33 +209,21 @@ def export(
     training: Training, network: nn.Module, recipe: Recipe, path: Path, *, data: str = "", scores: str = ""
 ) -> Path:
     """Write weights as fp16 safetensors with the settings, recipe, data and scores that belong to them."""
-    tensors = {name: value.half().contiguous() for name, value in network.state_dict().items()}
-    metadata = {
-        "system": recipe.system,
-        "settings": json.dumps(training.settings),
-        "recipe": json.dumps(recipe.to_json()),
-        "commit": _commit(),
-        "data": data,
-        "scores": scores,
-    }
-    save_file(tensors, path, metadata)
-    return path
-
-
-def _commit() -> str:
-    """Return the commit of the code, where it runs from a checkout."""
-    here = Path(__file__).parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+    return write_checkpoint(
+        network,
+        path,
+        system=recipe.system,
+        settings=training.settings,
+        recipe=json.dumps(recipe.to_json()),
+        data=data,
+        scores=scores,
+    )
 
 
 def _write_settings(recipe: Recipe, run: Path, data: Path) -> None:
     settings = {
         "recipe": recipe.to_json(),
-        "commit": _commit(),
+        "commit": commit(),
         "data": str(data),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),

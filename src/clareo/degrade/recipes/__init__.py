@@ -15,7 +15,7 @@ import PIL.Image
 import torch
 
 from clareo.degrade.ops import to_pil
-from clareo.degrade.recipes import cases, coupled, judged, second_order, tasks
+from clareo.degrade.recipes import cases, coupled, judged, mixtures, second_order, tasks
 from clareo.degrade.recipes.draws import Recipe, Size
 from clareo.degrade.recipes.files import read_recipe_file
 from clareo.degrade.recipes.small import SUFFIX, small
@@ -28,6 +28,7 @@ RECIPES: Mapping[str, Recipe] = {
     **coupled.RECIPES,
     **cases.RECIPES,
     **judged.RECIPES,
+    **mixtures.RECIPES,
 }
 
 

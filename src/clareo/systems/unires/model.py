@@ -127,12 +127,13 @@ def build_nano(settings: NanoSettings) -> System:
         network=network,
         experts=EXPERTS,
         extras=EXTRAS,
-        weights={"sr": 0.5, "denoise": 0.5},
+        weights={"blind": 1.0},
         steps=1,
         perceive=_perceive,
         condition=condition,
         match_colour=partial(adain, pool=16),
         cases=CASES,
+        detail={"motion": 0.5, "defocus": 0.5},  # the shrunken view of a network without noise leaves less of it
         multiple=settings.network.factor * settings.network.stride,
     )
 

@@ -1,4 +1,4 @@
-"""Plans: which experts, how much, how many steps, and with which seed."""
+"""Plans as data: completed, checked, moved, written down and read back."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Any
 from clareo.diffusion.guidance import Guidance
 from clareo.errors import UnknownNameError, UsageError, WeightsError
 from clareo.system import System
-from clareo.types import Plan
+from clareo.types import KEEP, Plan
 
+AUTO, FAST, PREDICT, FIXED = WAYS = ("auto", "fast", "predict", "fixed")  # to find the weights of a photo
 UPSCALES = (1, 2, 3, 4)
 MOST_STEPS = 1000
 TILE, SMALLEST_TILE = 512, 128  # photo pixels
 
 
-def choose(
+def complete(
     system: System,
     *,
     weights: Mapping[str, float] | None = None,
@@ -35,9 +36,18 @@ def choose(
     return check(Plan(blend, system.steps if steps is None else steps, seed, upscale, tile, precision), system)
 
 
+def way_of(weights: str | Mapping[str, float]) -> str:
+    """Return the way to find the weights that a caller names; nothing where the caller gives a blend."""
+    if not isinstance(weights, str):
+        return ""
+    if weights not in WAYS:
+        raise WeightsError(str(UnknownNameError.of("way to find the weights", weights, WAYS)))
+    return weights
+
+
 def check(plan: Plan, system: System) -> Plan:
     """Return the plan if the system can carry it out; say what is wrong if not."""
-    known = (*system.experts, *system.extras)
+    known = (*system.experts, *system.extras, KEEP)
     for name in plan.weights:
         if name not in known:
             raise WeightsError(str(UnknownNameError.of("expert", name, known)))
@@ -59,24 +69,37 @@ def with_detail(weights: Mapping[str, float], detail: float) -> dict[str, float]
     if not 0 <= detail <= 1:
         msg = f"detail must lie between 0 and 1, not at {detail:g}"
         raise UsageError(msg)
-    moved = {name: weight * (1 - detail) for name, weight in weights.items()}
-    moved["detail"] = moved.get("detail", 0.0) + detail
-    return moved
+    return towards(weights, "detail", detail)
 
 
-def parse_weights(text: str) -> dict[str, float]:
-    """Read "sr=0.4,denoise=0.6".
+def towards(weights: Mapping[str, float], name: str, share: float) -> dict[str, float]:
+    """Move a blend towards one of its parts: 0 leaves it alone, 1 is that part alone. Sums stay what they are.
+
+    >>> towards({"sr": 0.5, "denoise": 0.5}, "denoise", 0.2)
+    {'sr': 0.4, 'denoise': 0.6}
+    """
+    moved = {part: weight * (1 - share) for part, weight in weights.items()}
+    moved[name] = moved.get(name, 0.0) + share
+    return {part: round(weight, 6) for part, weight in moved.items()}
+
+
+def parse_weights(text: str) -> dict[str, float] | str:
+    """Read "sr=0.4,denoise=0.6", or the name of a way to find the weights.
 
     >>> parse_weights("sr=0.4, denoise=0.6")
     {'sr': 0.4, 'denoise': 0.6}
+    >>> parse_weights("auto")
+    'auto'
     """
+    if text.strip() in WAYS:
+        return text.strip()
     weights = {}
     for part in text.split(","):
         name, _, value = part.partition("=")
         try:
             weights[name.strip()] = float(value)
         except ValueError:
-            msg = f"weights are written like sr=0.4,denoise=0.6; cannot read {part.strip()!r}"
+            msg = f"weights are written like sr=0.4,denoise=0.6, or {', '.join(WAYS)}; cannot read {part.strip()!r}"
             raise WeightsError(msg) from None
     return weights
 
@@ -91,7 +114,7 @@ def read_plan(path: Path) -> tuple[Plan, dict[str, str]]:
         plain = account.get("plan", account)
         names: dict[str, str] = {key: str(account[key]) for key in ("system", "preset") if key in account}
         weights = {str(name): float(weight) for name, weight in plain["weights"].items()}
-        keys = {key: plain[key] for key in ("tile", "precision") if key in plain}
+        keys = {key: plain[key] for key in ("tile", "precision", "why") if key in plain}
         return Plan(weights, int(plain["steps"]), int(plain["seed"]), int(plain["upscale"]), **keys), names
     except OSError as error:
         msg = f"{path}: {error.strerror}"

@@ -1,0 +1,57 @@
+"""One walk from a degraded photo to a restored latent: `restore` takes it once, a search many times in miniature."""
+
+from __future__ import annotations
+
+import torch
+
+from clareo.diffusion.guidance import Guidance, Spread, guide
+from clareo.diffusion.samplers import even_times
+from clareo.diffusion.tiling import Tiles, tiled
+from clareo.system import System
+from clareo.types import KEEP, Condition, Image, Latent, Percept, Plan
+
+OVERLAP = 64  # photo pixels that neighbouring tiles share
+
+
+@torch.inference_mode()
+def walk(
+    system: System, canvas: Image, plan: Plan, percept: Percept, place: torch.device, spread: Spread | None = None
+) -> Latent:
+    """Denoise a canvas, (B, 3, H, W) with sides that the system can take, step by step under the plan's blend.
+
+    ``spread`` is told how far the experts lie apart in the last step.
+    """
+    system.network.to(place)
+    with torch.autocast(place.type, torch.bfloat16, enabled=plan.precision == "bf16"):
+        branches = system.condition(canvas.to(place), percept)
+        own = system.codec.encode(canvas.to(place))
+        latent = _start(system, own, plan)
+        if plan.weights.get(KEEP):
+            branches[KEEP] = Condition(known=own)
+        del own
+        tiles = _tiles(system, plan)
+        whole = max(latent.shape[-2:]) <= tiles.side  # large photos take their experts one by one, to save memory
+        times = even_times(plan.steps)
+        if spread is not None:
+            spread.last = float(times[-2])
+        denoise = guide(tiled(system.denoiser, tiles), branches, Guidance(plan.weights), together=whole, spread=spread)
+        rng = torch.Generator().manual_seed(plan.seed + 1)
+        return system.sampler(denoise, latent, times, system.denoiser.process, rng)
+
+
+def _start(system: System, own: Latent, plan: Plan) -> Latent:
+    """Set out from the far end. The noise is one field for the whole photo, whatever the tiles."""
+    noise = torch.randn(own.shape, generator=torch.Generator().manual_seed(plan.seed))
+    return system.denoiser.process.start(own, noise.to(own))
+
+
+def draws_noise(system: System) -> bool:
+    """Tell whether the noise of a seed has a say in what comes out."""
+    nothing, start = torch.zeros(1), system.denoiser.process.start
+    return not torch.equal(start(nothing, nothing), start(nothing, nothing + 1))
+
+
+def _tiles(system: System, plan: Plan) -> Tiles:
+    factor = system.codec.factor
+    multiple = max(1, system.multiple // factor)
+    return Tiles(plan.tile // factor // multiple * multiple, OVERLAP // factor, multiple)
