@@ -1,7 +1,8 @@
-"""What several tests need: a real photo, a loaded system, the command line in this process."""
+"""What several tests need: a real photo, a loaded system, a tiny Stable Diffusion, the command line in this process."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,53 @@ def shared_photos() -> torch.Tensor:
 @pytest.fixture(scope="session")
 def unires() -> System:
     return clareo.load_system("unires")
+
+
+@pytest.fixture(scope="session")
+def tiny_sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Stable Diffusion in miniature, with random weights."""
+    diffusers, transformers = pytest.importorskip("diffusers"), pytest.importorskip("transformers")
+    place = tmp_path_factory.mktemp("tiny-sd")
+    torch.random.manual_seed(0)
+    blocks = {"block_out_channels": (8, 16), "norm_num_groups": 4, "layers_per_block": 1}
+    diffusers.UNet2DConditionModel(
+        sample_size=8,
+        cross_attention_dim=16,
+        attention_head_dim=4,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        **blocks,
+    ).save_pretrained(place / "unet")
+    diffusers.AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        **blocks,
+    ).save_pretrained(place / "vae")
+    config = transformers.CLIPTextConfig(
+        vocab_size=600,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
+    transformers.CLIPTextModel(config).save_pretrained(place / "text_encoder")
+    write_tokenizer(place / "tokenizer")
+    return place
+
+
+def write_tokenizer(place: Path) -> None:
+    """Write a CLIP tokenizer that knows single letters."""
+    letters = [chr(c) for c in range(33, 127)]
+    words = ["<|startoftext|>", "<|endoftext|>", *letters, *(letter + "</w>" for letter in letters)]
+    place.mkdir()
+    (place / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}))
+    (place / "merges.txt").write_text("#version: 0.2\n")
+    settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "pad_token": "<|endoftext|>"}
+    (place / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from clareo.train.recipe import parse_recipe
 from clareo.types import Condition
 
 diffusers = pytest.importorskip("diffusers")
-transformers = pytest.importorskip("transformers")
+pytest.importorskip("transformers")
 pytestmark = pytest.mark.slow
 
 SD_UNET = {  # Stable Diffusion 1.5
@@ -48,55 +47,9 @@ def test_paper_shapes_on_the_meta_device() -> None:
     assert out.shape == (2, 4, 64, 64)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Stable Diffusion in miniature, with random weights."""
-    place = tmp_path_factory.mktemp("tiny-sd")
-    torch.random.manual_seed(0)
-    blocks = {"block_out_channels": (8, 16), "norm_num_groups": 4, "layers_per_block": 1}
-    diffusers.UNet2DConditionModel(
-        sample_size=8,
-        cross_attention_dim=16,
-        attention_head_dim=4,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        **blocks,
-    ).save_pretrained(place / "unet")
-    diffusers.AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=4,
-        **blocks,
-    ).save_pretrained(place / "vae")
-    config = transformers.CLIPTextConfig(
-        vocab_size=600,
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=1,
-    )
-    transformers.CLIPTextModel(config).save_pretrained(place / "text_encoder")
-    write_tokenizer(place / "tokenizer")
-    return place
-
-
-def write_tokenizer(place: Path) -> None:
-    """Write a CLIP tokenizer that knows single letters."""
-    letters = [chr(c) for c in range(33, 127)]
-    words = ["<|startoftext|>", "<|endoftext|>", *letters, *(letter + "</w>" for letter in letters)]
-    place.mkdir()
-    (place / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}))
-    (place / "merges.txt").write_text("#version: 0.2\n")
-    settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "pad_token": "<|endoftext|>"}
-    (place / "tokenizer_config.json").write_text(json.dumps(settings))
-
-
-def test_new_input_channels_change_nothing_at_first(folder: Path) -> None:
+def test_new_input_channels_change_nothing_at_first(tiny_sd: Path) -> None:
     """Step 0 equals the prior: whatever is concatenated, the widened U-Net says what it said."""
-    unet = diffusers.UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
+    unet = diffusers.UNet2DConditionModel.from_pretrained(tiny_sd, subfolder="unet")
     x, text, t = torch.randn(1, 4, 8, 8), torch.randn(1, 77, 16), torch.ones(1)
     backbone = StableDiffusionUNet(unet, DDPM.stable_diffusion().index)
     with torch.no_grad():
@@ -106,8 +59,8 @@ def test_new_input_channels_change_nothing_at_first(folder: Path) -> None:
     assert torch.allclose(before, after, atol=1e-6)
 
 
-def test_tiny_folder_loads_restores_and_repeats(folder: Path, photo: torch.Tensor) -> None:
-    system = clareo.load_system("unires", str(folder))
+def test_tiny_folder_loads_restores_and_repeats(tiny_sd: Path, photo: torch.Tensor) -> None:
+    system = clareo.load_system("unires", str(tiny_sd))
     assert system.preset == "paper"
     image = photo[..., :50, :70]
     weights = {"sr": 0.6, "denoise": 0.6, "detail": -0.2}
@@ -118,8 +71,8 @@ def test_tiny_folder_loads_restores_and_repeats(folder: Path, photo: torch.Tenso
     assert clareo.restore(image, system=system, weights=pair, steps=1).tensor.shape == image.shape
 
 
-def test_detail_sees_a_shrunken_photo(folder: Path, photo: torch.Tensor) -> None:
-    system = clareo.load_system("unires", str(folder))
+def test_detail_sees_a_shrunken_photo(tiny_sd: Path, photo: torch.Tensor) -> None:
+    system = clareo.load_system("unires", str(tiny_sd))
     with torch.no_grad():
         branches = system.condition(photo[..., :32, :32], system.perceive(photo))
     assert torch.equal(branches["sr"].concat, branches["blind"].concat)  # type: ignore[arg-type]
@@ -127,9 +80,9 @@ def test_detail_sees_a_shrunken_photo(folder: Path, photo: torch.Tensor) -> None
     assert torch.equal(branches["sr"].text, branches["detail"].text)  # type: ignore[arg-type]
 
 
-def test_seeds_that_disagree_cost_trust(folder: Path, photo: torch.Tensor) -> None:
+def test_seeds_that_disagree_cost_trust(tiny_sd: Path, photo: torch.Tensor) -> None:
     """A diffusion system is asked twice for a trust map; the embedded one draws no noise, and is asked once."""
-    diffusion = clareo.load_system("unires", str(folder))
+    diffusion = clareo.load_system("unires", str(tiny_sd))
     plain, mapped = (clareo.restore(photo, system=diffusion, steps=1, trust_map=wanted) for wanted in (False, True))
     assert torch.equal(plain.tensor, mapped.tensor)
     assert plain.trust is not None
@@ -142,7 +95,7 @@ def test_seeds_that_disagree_cost_trust(folder: Path, photo: torch.Tensor) -> No
 
 
 def test_tiny_folder_trains_two_steps_and_the_run_restores(
-    folder: Path, astronaut: NDArray[np.uint8], photo: torch.Tensor, tmp_path: Path
+    tiny_sd: Path, astronaut: NDArray[np.uint8], photo: torch.Tensor, tmp_path: Path
 ) -> None:
     (tmp_path / "photos").mkdir()
     PIL.Image.fromarray(astronaut).save(tmp_path / "photos" / "a.png")
@@ -150,7 +103,7 @@ def test_tiny_folder_trains_two_steps_and_the_run_restores(
         {
             "system": "unires",
             "stages": [{"steps": 2, "crop": 32, "batch": 2}],
-            "options": {"preset": "paper", "base": str(folder)},
+            "options": {"preset": "paper", "base": str(tiny_sd)},
             "workers": 0,
             "margin": 0,
             "validate_every": 100,
@@ -158,7 +111,7 @@ def test_tiny_folder_trains_two_steps_and_the_run_restores(
     )
     path = train(recipe, tmp_path / "photos", tmp_path / "run")
     trained = clareo.load_system("unires", str(path))
-    start = clareo.load_system("unires", str(folder))
+    start = clareo.load_system("unires", str(tiny_sd))
     moved = trained.network.get_parameter("unet.conv_in.weight") - start.network.get_parameter("unet.conv_in.weight")
     assert float(moved.detach()[:, 4:].abs().max()) > 0  # the new channels learn first of all
     for name, value in start.network.get_submodule("vae").state_dict().items():

@@ -6,14 +6,23 @@ import pytest
 import torch
 
 import clareo
+from clareo.checkpoints import packaged
+from clareo.errors import CheckpointError
 from clareo.planning import complete
 from clareo.system import System
 from clareo.types import Percept
 
 SYSTEMS = clareo.list_systems()
+EMBEDDED = sorted({entry.system for entry in packaged().values()} & set(SYSTEMS))
 
 
-@pytest.fixture(scope="module", params=SYSTEMS)
+@pytest.mark.parametrize("name", sorted(set(SYSTEMS) - set(EMBEDDED)))
+def test_a_system_without_an_embedded_model_says_so(name: str) -> None:
+    with pytest.raises(CheckpointError, match="no embedded model"):
+        clareo.load_system(name)
+
+
+@pytest.fixture(scope="module", params=EMBEDDED)
 def system(request: pytest.FixtureRequest) -> System:
     return clareo.load_system(request.param)
 
@@ -32,7 +41,7 @@ def test_names_agree(system: System) -> None:
 def test_branches_match_the_experts(system: System, photo: torch.Tensor) -> None:
     branches = system.condition(crop(photo, 64, 64), Percept())
     assert list(branches) == [*system.experts, *system.extras]
-    assert set(system.weights) <= set(system.experts)
+    assert set(system.weights) <= set(branches)
     for _, expert in system.cases.values():
         assert expert in system.experts
 
@@ -88,9 +97,7 @@ def test_blending_one_step_is_linear_in_pixels(system: System, photo: torch.Tens
     branches = system.condition(canvas, Percept())
     x, t = system.codec.encode(canvas), torch.ones(1)
     with torch.inference_mode():
-        a, b = (system.codec.decode(system.denoiser(x, t, branches[name])) for name in system.experts[:2])
-        blended = system.codec.decode(
-            1.2 * system.denoiser(x, t, branches[system.experts[0]])
-            - 0.2 * system.denoiser(x, t, branches[system.experts[1]])
-        )
+        first, second = list(branches.values())[:2]
+        a, b = (system.codec.decode(system.denoiser(x, t, branch)) for branch in (first, second))
+        blended = system.codec.decode(1.2 * system.denoiser(x, t, first) - 0.2 * system.denoiser(x, t, second))
     assert torch.allclose(1.2 * a - 0.2 * b, blended, atol=1e-5)

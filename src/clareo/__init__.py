@@ -2,7 +2,7 @@
 
 >>> import clareo
 >>> clareo.list_systems()
-['unires']
+['dalpsr', 'unires']
 """
 
 from __future__ import annotations

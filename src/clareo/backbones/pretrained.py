@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from clareo.errors import CheckpointError, MissingExtraError
 
 if TYPE_CHECKING:
-    from clareo.types import Condition, Latent
+    from clareo.types import Condition, Image, Latent
+
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of [0, 1] colours
 
 
 class StableDiffusionUNet(nn.Module):
@@ -47,21 +51,79 @@ def widen_first_convolution(unet: Any, channels: int) -> None:  # noqa: ANN401 -
 
 
 class ClipWords(nn.Module):
-    """CLIP's tokenizer and text encoder: prompts to (B, 77, D)."""
+    """CLIP's tokenizer and text encoder: prompts to (B, 77, D), or texts of any length to (B, 77 n, D).
+
+    Stable Diffusion 2 was trained on the penultimate layer of OpenCLIP's ViT-H. Its folder leaves the last of the 24
+    layers out and keeps the norm behind it, so what the encoder there returns last is what the U-Net expects.
+    """
 
     def __init__(self, tokenizer: Any, encoder: nn.Module) -> None:  # noqa: ANN401
         super().__init__()
         self.tokenizer, self.encoder = tokenizer, encoder
 
+    @property
+    def room(self) -> int:
+        """Tokens of a window that are free for words: all but the marks at both ends."""
+        return int(self.tokenizer.model_max_length) - 2
+
     def forward(self, prompts: list[str]) -> torch.Tensor:
         """Encode prompts; longer ones are cut at the encoder's window."""
+        encoded: torch.Tensor = self._encoded(self._windows(prompts))[0]
+        return encoded
+
+    def pooled(self, prompts: list[str]) -> torch.Tensor:
+        """Return one vector per prompt, (B, D): the state at its end mark."""
+        vectors: torch.Tensor = self._encoded(self._windows(prompts)).pooler_output
+        return vectors
+
+    def tokens(self, text: str) -> list[int]:
+        """Return the tokens of a text of any length, without marks."""
+        return list(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+
+    def chunked(self, texts: list[list[int]], most: int) -> torch.Tensor:
+        """Encode tokens in as many windows as the longest text takes, ``most`` at most: (B, 77 n, D).
+
+        Every window is marked as a prompt of its own. Shorter texts are filled up with empty windows: guidance needs
+        equally many tokens in all branches.
+        """
+        count = min(most, max(1, *(-(-len(text) // self.room) for text in texts)))
+        windows = [self._marked(text[k * self.room : (k + 1) * self.room]) for text in texts for k in range(count)]
+        encoded: torch.Tensor = self._encoded(torch.tensor(windows))[0]
+        return encoded.reshape(len(texts), -1, encoded.shape[-1])
+
+    def _marked(self, tokens: list[int]) -> list[int]:
+        first, last, padding = (getattr(self.tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad"))
+        return [first, *tokens, last, *[padding] * (self.room - len(tokens))]
+
+    def _windows(self, prompts: list[str]) -> torch.Tensor:
         length = self.tokenizer.model_max_length
-        tokens = self.tokenizer(
+        tokens: torch.Tensor = self.tokenizer(
             prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         ).input_ids
-        device = next(self.encoder.parameters()).device
-        encoded: torch.Tensor = self.encoder(tokens.to(device))[0]
-        return encoded
+        return tokens
+
+    def _encoded(self, tokens: torch.Tensor) -> Any:  # noqa: ANN401 - an untyped library
+        return self.encoder(tokens.to(next(self.encoder.parameters()).device))
+
+
+class ClipVision(nn.Module):
+    """CLIP's vision tower: photos to patch features (B, N, D) of the last layer but one, as LLaVA takes them."""
+
+    def __init__(self, tower: nn.Module) -> None:
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, photo: Image) -> torch.Tensor:
+        """Bring (B, 3, H, W) to the tower's square, whatever its shape; ViT-L/14-336 gives (B, 576, 1024)."""
+        config: Any = self.tower.config
+        place = next(self.tower.parameters())
+        square = F.interpolate(
+            photo.to(place.device), (config.image_size,) * 2, mode="bicubic", align_corners=False, antialias=True
+        ).clamp(0, 1)
+        mean, std = (torch.tensor(values, device=place.device)[:, None, None] for values in (CLIP_MEAN, CLIP_STD))
+        layers = self.tower((square - mean) / std, output_hidden_states=True).hidden_states
+        patches: torch.Tensor = layers[-2][:, 1:]  # the first token stands for the whole
+        return patches
 
 
 @dataclass(frozen=True)
@@ -85,6 +147,7 @@ def load_stable_diffusion(folder: Path) -> StableDiffusion:
     if missing:
         msg = f"{folder}: not a Stable Diffusion folder, without {', '.join(missing)}"
         raise CheckpointError(msg)
+    _require_noise(folder)
     try:
         unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", use_safetensors=True)
         vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", use_safetensors=True)
@@ -96,3 +159,12 @@ def load_stable_diffusion(folder: Path) -> StableDiffusion:
     vae.requires_grad_(requires_grad=False).eval()
     encoder.requires_grad_(requires_grad=False).eval()
     return StableDiffusion(unet, vae, ClipWords(tokenizer, encoder))
+
+
+def _require_noise(folder: Path) -> None:
+    """Refuse a U-Net whose folder says that it predicts anything but noise, as Stable Diffusion 2 does for 768 px."""
+    path = folder / "scheduler" / "scheduler_config.json"
+    predicts = json.loads(path.read_text()).get("prediction_type", "epsilon") if path.is_file() else "epsilon"
+    if predicts != "epsilon":
+        msg = f"{folder}: its U-Net predicts {predicts}, and a system learns to predict noise on top of it"
+        raise CheckpointError(msg)

@@ -49,14 +49,24 @@ def levels(record: Record) -> dict[str, float]:
     return worst
 
 
+def quarter(level: float) -> int:
+    """Return which quarter a degree lies in: [0, 0.25], (0.25, 0.5], (0.5, 0.75], (0.75, 1]."""
+    return min(3, max(0, math.ceil(4 * level) - 1))
+
+
 def interval(level: float) -> str:
-    """Name the quarter that a degree lies in: [0, 0.25], (0.25, 0.5], (0.5, 0.75], (0.75, 1]."""
-    return INTERVALS[min(3, max(0, math.ceil(4 * level) - 1))]
+    """Name the quarter that a degree lies in."""
+    return INTERVALS[quarter(level)]
+
+
+def action(kind: str, place: int) -> str:
+    """Say what to do about a kind whose degree lies in a quarter: one of the twelve phrases that p_r is made of."""
+    return f"{ACTIONS[kind]} with sigma {INTERVALS[place]}"
 
 
 def restoration_prompt(record: Record) -> str:
     """Return DaLPSR's p_r."""
-    return ", ".join(f"{ACTIONS[kind]} with sigma {interval(level)}" for kind, level in levels(record).items())
+    return ", ".join(action(kind, quarter(level)) for kind, level in levels(record).items())
 
 
 # --- UniRes ----------------------------------------------------------------------------------------------------------

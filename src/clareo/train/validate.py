@@ -34,7 +34,9 @@ class Validation:
         device = next(system.network.parameters()).device
         _, expert = system.cases[row]
         condition: Condition = system.condition(degraded.to(device), Percept())[expert].expand(len(degraded))
-        x = system.codec.encode(degraded.to(device))
+        own = system.codec.encode(degraded.to(device))
+        noise = torch.randn(own.shape, generator=torch.Generator().manual_seed(0)).to(own)
+        x = system.denoiser.process.start(own, noise)  # where a restoration sets out
         restored = system.codec.decode(system.denoiser(x, torch.ones(len(x), device=device), condition)).cpu()
         return float((psnr(restored.clamp(0, 1), reference) - psnr(degraded, reference)).mean())
 

@@ -1,0 +1,8 @@
+"""What a system understands of a photo before it touches it: a restoration prompt, tags, a caption, tokens.
+
+prompts     which of twelve prompts fit: IRPAD         vision      image tokens, and their alignment
+tags        single words: RAM, a file, none            captions    sentences: LLaVA, a file, none; what is kept
+answers     what was said of photos, in a file         published   networks in transformers' layout
+
+Everything here ends in a `Percept`, which people can print, edit and pass back.
+"""
