@@ -77,6 +77,101 @@ ASKS = {
     "do not denoise or sharpen": "-denoise -motion -defocus +keep",
     "it's not out of focus, it's shaken": "-defocus +motion +keep",
     "don't smooth away the details": "-denoise +keep",
+    # restraint about one kind of work, or no work at all
+    "dial back the denoising": "-denoise +keep",
+    "easy on the denoising": "-denoise +keep",
+    "ease off the noise reduction": "-denoise +keep",
+    "cut back on the denoising": "-denoise +keep",
+    "very little denoising": "-denoise +keep",
+    "go easy on the grain": "-denoise +keep",
+    "hands off the grain": "-denoise +keep",
+    "let the grain be": "-denoise +keep",
+    "do nothing to the grain": "-denoise +keep",
+    "go easy on the sharpening": "-motion -defocus +keep",
+    "hold back on sharpening": "-motion -defocus +keep",
+    "refrain from sharpening": "-motion -defocus +keep",
+    "minimal sharpening": "-motion -defocus +keep",
+    "do nothing": "+keep",
+    "don't touch the face": "+keep",
+    "don't alter the colours": "+keep",
+    "remove the noise, change nothing else": "+denoise +keep",
+    "hold back the noise": "+denoise",
+    "dial down the noise": "+denoise",
+    "minimal noise": "+denoise",
+    # damage that is wanted, or does not matter
+    "make it noisier": "-denoise +keep",
+    "I want some grain": "-denoise +keep",
+    "give it a grainy look": "-denoise +keep",
+    "the grain is part of the look": "-denoise +keep",
+    "nothing wrong with the noise": "-denoise +keep",
+    "noise is no problem": "-denoise +keep",
+    "noise isn't a big deal": "-denoise +keep",
+    "the noise doesn't bother me": "-denoise +keep",
+    "I'm happy with the noise": "-denoise +keep",
+    "I can live with the noise": "-denoise +keep",
+    "I want a soft look": "-motion -defocus +keep",
+    "make it softer": "-motion -defocus +keep",
+    "the blur is intentional": "-motion -defocus +keep",
+    "I'm not happy with the noise": "+denoise",
+    "it got noisier": "+denoise",
+    "don't make it noisier": "+denoise",
+    "I want the noise gone": "+denoise",
+    "can't you remove the noise?": "+denoise",
+    "make this blurry photo sharp": "+motion +defocus",
+    # telling what there is, and what not
+    "barely any noise": "-denoise +keep",
+    "I can't see any noise": "-denoise +keep",
+    "the noise is hardly visible": "-denoise +keep",
+    "not blurry but noisy": "-motion -defocus +denoise +keep",
+    "neither blurry nor noisy": "-motion -defocus -denoise +keep",
+    "not shaken, just out of focus": "-motion +defocus +keep",
+    "not noisy please": "+denoise",
+    "I can't see any detail in the shadows": "+detail",
+    "no detail in the shadows": "+detail",
+    "hardly any detail": "+detail",
+    "the shadows have no detail": "+detail",
+    "the sky is not noisy": "-denoise +keep",
+    "there is too little detail": "+detail",
+    "too detailed": "-detail +keep",
+    "too many details": "-detail +keep",
+    "minimum detail": "-detail +keep",
+    # words of other editing that only say where or what
+    "remove background noise": "+denoise",
+    "remove the noise from the person": "+denoise",
+    "remove the person's blur": "+motion +defocus",
+    "take the noise out of the sky": "+denoise",
+    "moving people are blurred": "+motion",
+    "noise in the darker parts": "+denoise",
+    "this black and white photo is noisy": "+denoise",
+    "make the blue sky less noisy": "+denoise",
+    "long exposure blur": "+motion +defocus",
+    "turn down the colour noise": "+denoise",
+    "remove noise sharpen it": "+denoise +motion +defocus",
+}
+
+# text -> the parts that gain, and what is told as not understood; a text without any move is refused
+FOREIGN = {
+    "brighten the noisy shadows": ("+denoise", "brighten the noisy shadows"),
+    "remove noise brighten the face": ("+denoise", "brighten the face"),
+    "denoise darken the sky": ("+denoise", "darken the sky"),
+    "colourise this grainy photo": ("+denoise", "colourise this grainy photo"),
+    "cool the noisy shadows": ("+denoise", "cool the noisy shadows"),
+    "more detail, contrast, warmer": ("+detail", "contrast warmer"),
+    "remove the watermark and the noise": ("+denoise", "remove the watermark"),
+    "straighten the shaken photo": ("+motion", "straighten the shaken photo"),
+    "sharpen it brighten it": ("+motion +defocus", "sharpen it brighten it"),
+    "turn the noisy sky blue": ("", ""),
+    "crop the blurry part": ("", ""),
+    "remove the blurry person": ("", ""),
+    "erase the moving people": ("", ""),
+    "get rid of the blurry car": ("", ""),
+    "replace the noisy sky": ("", ""),
+    "make the noisy photo black and white": ("", ""),
+    "blur the noisy background": ("", ""),
+    "enlarge it 4 times": ("+sr", "enlarge it 4 times"),
+    "upscale 2x": ("+sr", "upscale 2x"),
+    "double the resolution": ("+sr", "double the resolution"),
+    "200% larger": ("+sr", "200% larger"),
 }
 
 
@@ -94,6 +189,24 @@ def test_an_ask_moves_the_blend_as_a_person_expects(text: str, expected: str) ->
         assert gain > 0.01 if direction[0] == "+" else gain < -0.01, (direction, gain)
     assert sum(moved.values()) == pytest.approx(1, abs=1e-9)
     assert not wishes.unknown
+
+
+@pytest.mark.parametrize(("text", "moved", "unknown"), [(text, *expected) for text, expected in FOREIGN.items()])
+def test_other_editing_is_told_even_beside_a_wish_that_is_understood(text: str, moved: str, unknown: str) -> None:
+    if not moved:
+        with pytest.raises(UsageError, match=r"nothing in .* was understood"):
+            understand(text)
+        text += ", denoise"
+        moved, unknown = "+denoise", text.removesuffix(", denoise")
+    wishes = understand(text)
+    assert directions(wishes) == set(moved.split())
+    assert " ".join(wishes.unknown) == unknown
+    assert ("(--upscale does that)" in wishes.told()) == (moved == "+sr")
+
+
+def test_what_another_option_does_is_told() -> None:
+    told = understand("enlarge it 4 times, make it pop").told()
+    assert told == "asked: more sr; not understood: 'enlarge it 4 times' (--upscale does that), 'make it pop'"
 
 
 def test_contrary_wishes_are_followed_in_order() -> None:
@@ -133,13 +246,12 @@ def test_blur_of_no_known_kind_is_shared_between_both() -> None:
 
 
 def test_detail_is_brought_out_by_whoever_can() -> None:
-    """A system says which of its experts add detail; a wish for less of it still is one against `detail`."""
-    more = follow(understand("more detail"), BLEND, EXPERTS, {"motion": 0.5, "defocus": 0.5})
-    assert more["motion"] > BLEND["motion"]
-    assert more["defocus"] > BLEND["defocus"]
-    assert more["detail"] < BLEND["detail"]
-    less = follow(understand("less detail"), BLEND, EXPERTS, {"motion": 0.5, "defocus": 0.5})
-    assert less["detail"] < BLEND["detail"]
+    """A system says whether detail lies towards its `detail` expert or away from it."""
+    for reach in (1.0, -0.5):
+        more = follow(understand("more detail"), BLEND, EXPERTS, reach)
+        assert more["detail"] == pytest.approx(BLEND["detail"] + 0.4 * reach * (1 - BLEND["detail"]))
+        less = follow(understand("less detail"), BLEND, EXPERTS, reach)
+        assert 0 <= less.get("detail", 0.0) < BLEND["detail"]
 
 
 def test_no_wish_takes_over() -> None:

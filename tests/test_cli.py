@@ -76,7 +76,10 @@ def test_a_plan_is_replayed_byte_for_byte(noisy: Path, tmp_path: Path, run_cli: 
     sidecar = tmp_path / "a" / "noisy.clareo.json"
     assert run_cli("restore", noisy, "-o", tmp_path / "b", "--plan", sidecar).status == 0
     assert first.read_bytes() == (tmp_path / "b" / "noisy.png").read_bytes()
-    assert sidecar.read_bytes() == (tmp_path / "b" / "noisy.clareo.json").read_bytes()
+    accounts = [json.loads((tmp_path / run / "noisy.clareo.json").read_text()) for run in ("a", "b")]
+    assert accounts[1].pop("asked") == {"plan": accounts[0]["plan"]}
+    assert accounts[0].pop("asked")["steps"] == 3
+    assert accounts[0] == accounts[1]
     said = run_cli("restore", noisy, "-o", tmp_path / "c", "--plan", sidecar, "--steps", "2")
     assert (said.status, "--plan already decides steps" in said.err) == (2, True)
 
@@ -103,6 +106,29 @@ def test_one_bad_photo_stops_nobody_else(noisy: Path, tmp_path: Path, run_cli: R
     stopped = run_cli("restore", noisy.parent, "-o", tmp_path / "stopped", "--no-keep-going")
     assert stopped.status == 1
     assert not (tmp_path / "stopped").exists()
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "same"),
+    [
+        ((), ("--weights", "auto"), True),
+        ((), ("--ask", "less noise"), False),
+        (("--ask", "less noise"), ("--ask", "less noise"), True),
+        (("--ask", "less noise"), (), False),
+        (("--weights", "fixed"), ("--weights", "fixed"), True),
+        (("--weights", "sr=1"), (), False),
+        (("--detail", "0.5"), ("--detail", "0.5"), True),
+        ((), ("--seed", "3"), False),
+    ],
+)
+def test_resuming_repeats_what_was_decided_otherwise(
+    noisy: Path, tmp_path: Path, run_cli: Run, then: tuple[str, ...], now: tuple[str, ...], *, same: bool
+) -> None:
+    arguments = ("restore", noisy, "-o", tmp_path / "out")
+    assert run_cli(*arguments, *then).status == 0
+    again = run_cli(*arguments, *now, "--resume")
+    assert again.status == 0
+    assert ("done before" in again.out) == same
 
 
 def test_existing_outputs_are_kept_unless_told(noisy: Path, tmp_path: Path, run_cli: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import PIL.Image
@@ -12,6 +13,7 @@ from skimage import data
 
 from clareo.bench.planning import Forest
 from clareo.checkpoints import load_checkpoint
+from clareo.errors import UsageError
 from clareo.planning.foresight import ForesightSettings, build_foresight
 from clareo.system import System
 from clareo.train import foresight as learning
@@ -92,6 +94,10 @@ def test_gathering_goes_on_where_it_stopped(folder: Path, unires: System, tmp_pa
     part = learning.gather(unires, photos, 3, 0, tmp_path / "part.safetensors")
     for name in Lessons.__dataclass_fields__:
         assert torch.equal(getattr(whole, name), getattr(part, name))
+    other = replace(unires, fingerprint="0" * 64)
+    for system, seen, seed in ((other, photos, 0), (unires, photos[:1], 0), (unires, photos, 1)):
+        with pytest.raises(UsageError, match="lessons of another"):
+            learning.gather(system, seen, 3, seed, tmp_path / "part.safetensors")
 
 
 @pytest.mark.slow

@@ -16,14 +16,16 @@ import clareo
 from clareo.degrade.recipes import degrade_tensor
 from clareo.errors import UsageError, WeightsError
 from clareo.latents import PixelUnshuffle
-from clareo.planning import WAYS, choose, complete
+from clareo.planning import WAYS, choose, complete, read_plan
+from clareo.planning.choose import Walker
 from clareo.planning.foresight import BANDS, changes, foresight_for, gram_matrices
 from clareo.planning.grid import Grid
-from clareo.planning.raters import ByJudge, ByMetric, Nearness
-from clareo.planning.search import auto, candidates, exhaustive, fast
+from clareo.planning.raters import ByJudge, ByMetric, ByPublished, Nearness
+from clareo.planning.search import _key, auto, candidates, exhaustive, fast
 from clareo.planning.views import Views, look
 from clareo.quality.blind import gradient_energy
 from clareo.quality.cards import find
+from clareo.quality.published import VARIANTS, PublishedMetric
 from clareo.system import System
 from clareo.types import KEEP, Image, Latent, Percept, Plan
 
@@ -126,6 +128,20 @@ def test_a_looking_rater_climbs_within_its_budget(views: Views) -> None:
     assert auto(views, rater, budget=96).weights == pytest.approx({"blind": 0.6, "denoise": 0.4})
     assert sum(looked) <= 96
     assert auto(views, rater, budget=None).tried == 1513
+    for budget in (1, 5, 20):
+        looked.clear()
+        auto(views, rater, budget=budget)
+        assert sum(looked) <= budget
+
+
+def test_a_climb_begins_though_no_expert_alone_is_better_than_nothing(views: Views) -> None:
+    class Looking(Nearness):
+        looks = True
+
+    rater = Looking(target_of(views, **dict.fromkeys(views.names[:5], 0.2)).target)
+    assert auto(views, rater).rating > auto(views, rater).kept + 3
+    steep = Grid(high=4)  # no expert may stand alone
+    assert auto(views, rater, grid=steep).tried > 7
 
 
 @dataclass(frozen=True)
@@ -157,6 +173,23 @@ def test_a_shortlist_is_a_shortlist(views: Views) -> None:
     assert found.tried == 4
     with pytest.raises(UsageError, match="colour"):
         fast(views, rater, [{"colour": 1.0}])
+
+
+@pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
+def test_a_photo_of_nothing_stays_what_it_is(unires: System, level: float) -> None:
+    flat = torch.full((3, 96, 96), level)
+    assert torch.equal(clareo.restore(flat, system=unires, judged=False).tensor[0], flat)
+
+
+def test_a_metric_of_pyiqa_can_rate_and_says_so_where_it_cannot(shared_photos: torch.Tensor) -> None:
+    variant = VARIANTS["niqe"]
+    there = PublishedMetric(variant, "niqe/pyiqa-0", network=lambda photo: photo.mean() * 10)
+    assert ByPublished(there).images(shared_photos[:1]) == pytest.approx(
+        -10 * float(shared_photos[:1].mean()), abs=0.05
+    )
+    missing = PublishedMetric(variant, "niqe/pyiqa", "pyiqa is not installed")
+    with pytest.raises(UsageError, match="not run: pyiqa is not installed"):
+        ByPublished(missing).images(shared_photos[:1])
 
 
 @pytest.mark.parametrize("name", ["niqe-fit", "sharpness", "noise_level"])
@@ -193,6 +226,19 @@ def test_an_interrupted_search_goes_on(views: Views, tmp_path: Path) -> None:
     assert len(walked) == 4  # of seven: three are known
 
 
+def test_a_log_is_known_by_what_decides_its_ratings(unires: System, views: Views) -> None:
+    """The same in another process, another for every other plan, target and metric."""
+    table, keys = candidates(views, Grid()), set()
+    walkers = [Walker(unires, replace(complete(unires), seed=seed), Percept(), CPU) for seed in (0, 1)]
+    other = views.given.clone()
+    other[..., 20:30, 20:30] += 0.1
+    for rater in (Nearness(views.given), Nearness(other), ByMetric(find("niqe-fit")), ByJudge(views.given)):
+        for walk in walkers:
+            keys.add(_key(replace(views, walk=walk), rater, 1, table))
+            assert "0x" not in rater.key
+    assert len(keys) == 8
+
+
 def test_ratings_of_another_photo_are_refused(views: Views, tmp_path: Path) -> None:
     grid, log = Grid(steps=1, low=0, high=1), tmp_path / "scores.csv"
     exhaustive(views, target_of(views, sr=1.0), grid=grid, log=log)
@@ -218,10 +264,21 @@ def test_windows_of_a_large_photo_differ_in_liveliness(unires: System) -> None:
     assert torch.equal(seen, look(unires, calm, nowhere).given)
 
 
-@pytest.mark.parametrize("size", [(32, 32), (32, 96), (64, 64), (320, 320), (32, 4096), (192, 1024)])
+def test_what_is_wrong_at_the_far_end_is_seen(unires: System) -> None:
+    """Windows reach the last row and column, also of photos that hold less than two of them."""
+    photo = torch.zeros(1, 3, 352, 352)
+    photo[..., 192:, 192:] = torch.rand(1, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+    assert float(look(unires, photo, nowhere).given.std(dim=(1, 2, 3)).max()) > 0.2
+
+
+SIZES = [(32, 32), (32, 96), (64, 64), (320, 320), (352, 352), (352, 640), (32, 4096), (192, 1024), (352, 4000)]
+
+
+@pytest.mark.parametrize("size", SIZES)
 def test_every_size_has_views(unires: System, size: tuple[int, int]) -> None:
     given = look(unires, torch.rand(1, 3, *size), nowhere).given
     assert min(given.shape[-2:]) >= 64
+    assert len({window.numpy().tobytes() for window in given}) == len(given)  # no window twice
     assert all(side % unires.multiple == 0 for side in given.shape[-2:])
 
 
@@ -313,6 +370,15 @@ def test_every_way_makes_a_plan_that_can_be_repeated(unires: System, photo: torc
     assert torch.equal(first.tensor, again.tensor)
 
 
+def test_an_edited_plan_is_read_with_care(unires: System, tmp_path: Path) -> None:
+    plain = {**complete(unires).to_json(), "why": None, "tile": "512"}
+    (tmp_path / "plan.json").write_text(json.dumps(plain))
+    assert read_plan(tmp_path / "plan.json")[0] == complete(unires)
+    (tmp_path / "plan.json").write_text(json.dumps({**plain, "tile": "wide"}))
+    with pytest.raises(UsageError, match="not a plan"):
+        read_plan(tmp_path / "plan.json")
+
+
 def test_unknown_ways_are_refused(unires: System, photo: torch.Tensor) -> None:
     with pytest.raises(WeightsError, match=r"did you mean.*auto"):
         clareo.restore(photo, system=unires, weights="aoto")
@@ -330,7 +396,27 @@ def test_wishes_and_detail_move_what_was_found(unires: System, photo: torch.Tens
     assert asked.plan.weights["denoise"] > plain.plan.weights.get("denoise", 0.0)
     assert "denoise" in asked.plan.why
     detailed = clareo.restore(photo, system=unires, weights={"sr": 1.0}, detail=0.3, judged=False)
-    assert detailed.plan.weights == pytest.approx({"sr": 0.7, "detail": 0.3})
+    assert detailed.plan.weights == pytest.approx({"sr": 1.15, "detail": -0.15})
+    assert detailed.plan.why == "detail 0.3"
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        clareo.restore(photo, system=unires, detail=3, judged=False)
+
+
+def test_detail_is_seen_in_the_picture(unires: System, shared_photos: torch.Tensor) -> None:
+    blurred = degrade_tensor(shared_photos[3], "defocus-disk", 0).tensor
+    energies = [
+        float(gradient_energy(clareo.restore(blurred, system=unires, weights="fixed", detail=d, judged=False).tensor))
+        for d in (0.0, 0.3, 0.6, 1.0)
+    ]
+    assert energies == sorted(energies)
+    assert energies[-1] > 1.2 * energies[0]
+
+
+def test_detail_of_what_was_left_alone(unires: System, shared_photos: torch.Tensor) -> None:
+    """A part that has become nothing is no part of the plan, and one that is named with no weight harms nobody."""
+    whole = clareo.restore(shared_photos[2], system=unires, weights={KEEP: 1.0}, detail=1.0, judged=False)
+    assert dict(whole.plan.weights) == {KEEP: 1.5, "detail": -0.5}
+    clareo.restore(shared_photos[2], system=unires, weights={"sr": 1.0, KEEP: 0.0}, judged=False)
 
 
 @pytest.mark.parametrize(
@@ -365,7 +451,7 @@ def test_the_command_line_asks_and_searches(
 
 @pytest.mark.slow
 def test_auto_is_the_exhaustive_search_in_one_step(unires: System, shared_photos: torch.Tensor) -> None:
-    """All 1,512 blends walked one by one, and from six estimates: the same blend, and so the same bytes."""
+    """All 1,512 blends walked one by one, and from six estimates: the same blend, and the same picture."""
     for place, recipe in ((2, "mixture"), (9, "noise-25")):
         damaged = degrade_tensor(shared_photos[place], recipe, place).tensor[None, :, :64, :64]
         path = walker_of(unires)
@@ -376,11 +462,9 @@ def test_auto_is_the_exhaustive_search_in_one_step(unires: System, shared_photos
         slow, quick = exhaustive(views, rater), auto(views, rater)
         assert slow.weights == quick.weights
         assert slow.rating == pytest.approx(quick.rating, abs=1e-4)
-        one, two = (path(damaged, found.weights, 1) for found in (slow, quick))
-        assert torch.equal(one, two)
+        row = torch.tensor([quick.weights.get(name, 0.0) for name in views.names])
+        assert torch.allclose(views.blend(row), views.restored(slow.weights, 1), atol=2e-6)  # batched, and one by one
 
 
-def walker_of(system: System) -> Callable[[Image, Mapping[str, float], int], Latent]:
-    from clareo.planning.choose import walker  # noqa: PLC0415
-
-    return walker(system, complete(system), Percept(), CPU)
+def walker_of(system: System) -> Walker:
+    return Walker(system, complete(system), Percept(), CPU)

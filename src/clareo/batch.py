@@ -17,11 +17,14 @@ from clareo.degrade.recipes import find_recipe
 from clareo.degrade.sheet import contact_sheet
 from clareo.errors import ClareoError, PhotoError, UsageError
 from clareo.io import MAX_MEGAPIXELS, SUFFIXES, Photo, atomic, list_photos, output_suffix, read_photo, write_photo
+from clareo.planning import AUTO
 from clareo.quality.report import assess
 from clareo.restore import restore
 from clareo.system import System
 from clareo.trust import Trust, draw_map
 from clareo.types import Assessment, Restoration
+
+DECISIONS = ("weights", "detail", "ask", "steps", "seed", "upscale", "tile", "precision")  # keywords of `restore`
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,7 @@ def _write_sidecar(job: Job, system: System, done: Restoration) -> None:
         "system": done.system,
         "preset": done.preset,
         "weights_sha256": system.fingerprint,
+        "asked": _decided(job.options),
         "plan": done.plan.to_json(),
         "percept": done.percept.to_json(),
         "before": _assessed(done.before),
@@ -201,19 +205,29 @@ def _finished(job: Job, system: System) -> bool:
             and account["weights_sha256"] == system.fingerprint
             and account["input"]["sha256"] == file_hash(job.source)
             and account["output"]["sha256"] == file_hash(job.target)
-            and _same_options(account["plan"], job.options)
+            and _same_decisions(account, job.options)
         )
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def _same_options(plan: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
-    """Compare what the caller decided; what was left open may stay as it was."""
+def _same_decisions(account: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
+    """Compare what the caller decides with what was decided then."""
     if options.get("plan") is not None:
-        return bool(options["plan"].to_json() == plan)
-    decided = {key: options.get(key) for key in ("weights", "steps", "seed", "upscale", "tile")}
-    same = all(value is None or plan[key] == value for key, value in decided.items())
-    return same and options.get("detail") is None
+        return bool(account["plan"] == options["plan"].to_json())
+    return bool(account["asked"] == _decided(options))
+
+
+def _decided(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the caller decided that moves the result, as JSON gives it back; what was left open is not there."""
+    plan = options.get("plan")
+    if plan is not None:
+        return {"plan": plan.to_json()}
+    told = {name: options[name] for name in DECISIONS if options.get(name) is not None}
+    if told.get("weights") == AUTO:
+        del told["weights"]  # as if nothing had been said
+    decided: dict[str, Any] = json.loads(json.dumps(told))
+    return decided
 
 
 # --- assessing -------------------------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ def _add_restore(commands: Any) -> None:  # noqa: ANN401 - argparse keeps this t
         "all; or how much each expert counts, like sr=0.4,denoise=0.6",
     )
     restore.add_argument("--ask", metavar="WISH", help='in words, like "remove the noise, keep the grain"')
-    restore.add_argument("--detail", type=float, help="0 keeps to the photo, 1 invents freely")
+    restore.add_argument("--detail", type=float, help="0 leaves the blend alone, 1 brings out all the detail there is")
     restore.add_argument("--plan", type=Path, help="repeat the plan of an earlier restoration (NAME.clareo.json)")
     restore.add_argument("--tile", type=int, help="photo pixels along a tile (default: 512)")
     restore.add_argument("--max-megapixels", type=float, help="refuse larger photos (default: 100)")
@@ -189,7 +189,7 @@ def _restore(parsed: argparse.Namespace) -> int:
         options["weights"] = planning.parse_weights(parsed.weights)
     if parsed.ask is not None:
         for clause in planning.understand(parsed.ask).unknown:
-            print(f"clareo: not understood, and left out: {clause!r}", file=sys.stderr)
+            print(f"clareo: not understood: {clause!r}", file=sys.stderr)
     name, preset = parsed.system, parsed.preset
     if parsed.plan is not None:
         _refuse_beside_plan(options)

@@ -54,7 +54,7 @@ def restore(  # noqa: PLR0913 - keyword-only, one per thing a user may decide
         upscale: 1 to 4.
         weights: "auto" looks at the photo to find how much each expert counts, "fast" tries a shortlist, "predict"
             guesses, "fixed" takes the system's usual blend; or a blend that sums to 1.
-        detail: 0 keeps to the photo, 1 invents freely.
+        detail: 0 leaves the blend alone, 1 brings out all the detail there is.
         ask: a wish in words, like "remove the noise, keep the grain", which moves the weights.
         steps: denoising steps; one is the most faithful, more are crisper.
         seed: of all noise.

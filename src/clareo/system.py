@@ -44,7 +44,7 @@ class System:
     match_colour: ColourMatch
     cases: Mapping[str, tuple[str, str]]  # what it should be good at: row -> (recipe, expert); benchmarks run them
     extras: tuple[str, ...] = ()  # branches beside the experts, never part of a weight grid
-    detail: Mapping[str, float] = field(default_factory=lambda: {"detail": 1.0})  # who brings it out, and their shares
+    detail: float = 1.0  # how far a wish for all the detail there is goes towards the `detail` expert; below 0 away
     multiple: int = 1  # sides of the canvas are multiples of this many photo pixels
     fingerprint: str = ""  # sha256 of the weights
 

@@ -26,7 +26,7 @@ def walk(
         branches = system.condition(canvas.to(place), percept)
         own = system.codec.encode(canvas.to(place))
         latent = _start(system, own, plan)
-        if plan.weights.get(KEEP):
+        if KEEP in plan.weights:
             branches[KEEP] = Condition(known=own)
         del own
         tiles = _tiles(system, plan)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,9 +12,10 @@ import torch
 from clareo.bench.cases import clean_photos
 from clareo.degrade.recipes import degrade_tensor
 from clareo.devices import NAMES, choose_device, choose_precision
+from clareo.errors import UsageError
 from clareo.io import read_photo
 from clareo.latents import enlarge
-from clareo.planning.choose import walker
+from clareo.planning.choose import Walker
 from clareo.planning.foresight import Foresight
 from clareo.planning.grid import Grid
 from clareo.planning.plans import complete
@@ -22,7 +23,7 @@ from clareo.planning.raters import Nearness
 from clareo.planning.search import candidates, first_best
 from clareo.planning.views import Views, Walk, look
 from clareo.system import System
-from clareo.types import Image
+from clareo.types import KEEP, Image
 
 SIDE = 384  # px at most, from the middle
 SEEDS = 3  # versions of each photo
@@ -43,6 +44,22 @@ class Case:
         """Rate by the clean photo: PSNR."""
         return Nearness(self.clean)
 
+    def delivered(self, weights: Mapping[str, float]) -> Image:
+        """Return what `restore` hands over for a one-step blend: colours matched, rounded to 8 bit."""
+        row = torch.tensor([weights.get(name, 0.0) for name in self.whole.names])
+        picture = self.whole.blend(row)
+        if set(weights) != {KEEP}:
+            picture = self.whole.system.match_colour(picture, self.whole.given)
+        return (picture.clamp(0, 1) * 255).round() / 255
+
+    def right(self) -> dict[str, float]:
+        """Return the blend that comes nearest to the clean photo, on no grid: what is missing to 1 is kept."""
+        moved = (self.whole.pictures[:-1] - self.whole.given).flatten(1).double()
+        missing = (self.clean - self.whole.given).flatten().double()
+        gram = moved @ moved.T
+        weights = torch.linalg.solve(gram + 1e-9 * gram.trace() * torch.eye(len(gram)), moved @ missing).tolist()
+        return dict(zip(self.whole.names, [*weights, 1 - sum(weights)], strict=True))
+
 
 @dataclass(frozen=True)
 class Ratings:
@@ -56,7 +73,7 @@ class Ratings:
     @property
     def taken(self) -> torch.Tensor:
         """Return the blend that `auto` takes, (K + 1,)."""
-        return self.blends[first_best(self.foreseen)]
+        return self.blends[first_best(self.foreseen, Nearness.least)]
 
     @property
     def right(self) -> torch.Tensor:
@@ -77,6 +94,9 @@ def mixtures(
     """Damage every photo of a folder by every recipe and seed."""
     path = usual_walk(system)
     photos = clean_photos(data)[:limit]
+    if not photos:
+        msg = f"--limit must be at least 1, not {limit}"
+        raise UsageError(msg)
     for number, photo in enumerate(photos):
         clean = _middle(read_photo(photo).pixels, system.multiple)
         size = (clean.shape[-2], clean.shape[-1])
@@ -92,7 +112,7 @@ def usual_walk(system: System) -> Walk:
     """Return the walk that `restore` takes on this machine where the caller says nothing."""
     place = choose_device()
     plan = replace(complete(system), precision=NAMES[choose_precision("auto", place)])
-    return walker(system, plan, system.perceive(torch.zeros(1, 3, 8, 8)), place)
+    return Walker(system, plan, system.perceive(torch.zeros(1, 3, 8, 8)), place)
 
 
 def _middle(image: Image, multiple: int) -> Image:

@@ -23,7 +23,7 @@ from clareo.planning.views import Views
 from clareo.system import System
 from clareo.train.judge import spearman
 
-PHOTOS, WINDOW = 6, 96  # px
+PHOTOS, WINDOW = 4, 96  # px
 STEPS = (2, 4)
 GRID = Grid(low=0, high=5, negative=0)
 

@@ -7,7 +7,8 @@ asks        wishes in words             choose      all of it for one photo
 """
 
 from clareo.planning.asks import Wishes, understand
-from clareo.planning.choose import choose
+from clareo.planning.choose import Walker, choose
+from clareo.planning.grid import Grid
 from clareo.planning.plans import (
     AUTO,
     FIXED,
@@ -22,6 +23,9 @@ from clareo.planning.plans import (
     way_of,
     with_detail,
 )
+from clareo.planning.raters import ByJudge, ByMetric, ByPublished, Nearness, Rater
+from clareo.planning.search import Found, auto, exhaustive, fast
+from clareo.planning.views import Views, look
 
 __all__ = [
     "AUTO",
@@ -30,10 +34,23 @@ __all__ = [
     "TILE",
     "UPSCALES",
     "WAYS",
+    "ByJudge",
+    "ByMetric",
+    "ByPublished",
+    "Found",
+    "Grid",
+    "Nearness",
+    "Rater",
+    "Views",
+    "Walker",
     "Wishes",
+    "auto",
     "check",
     "choose",
     "complete",
+    "exhaustive",
+    "fast",
+    "look",
     "parse_weights",
     "read_plan",
     "understand",

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
 from clareo.errors import UsageError
 from clareo.planning.asks import Wishes, follow
 from clareo.planning.foresight import Foresight, foresight_for
-from clareo.planning.plans import AUTO, FAST, PREDICT, check, with_detail
+from clareo.planning.grid import Grid
+from clareo.planning.plans import AUTO, FAST, PREDICT, check, check_detail, with_detail
 from clareo.planning.raters import ByJudge, Nearness, Rater
 from clareo.planning.search import Found, auto, fast
-from clareo.planning.views import Views, Walk, look
+from clareo.planning.views import Views, look
 from clareo.system import System
 from clareo.types import KEEP, Image, Latent, Percept, Plan
 from clareo.walk import walk
@@ -30,35 +31,51 @@ def choose(  # noqa: PLR0913 - what the photo is, and what the caller decided
     detail: float | None = None,
     wishes: Wishes | None = None,
     rater: Rater | None = None,
+    grid: Grid | None = None,
 ) -> Plan:
     """Find the weights of a plan that has everything else, and move them as the caller wishes.
 
     ``way`` is one of `WAYS`; without one the plan's own weights stay. A system with one expert has no choice.
+    ``rater`` stands in for what was learned, ``grid`` for UniRes' own.
     """
+    if detail is not None:
+        check_detail(detail)  # before the search
     if way in (AUTO, FAST, PREDICT) and len(system.experts) > 1:
-        views = look(system, canvas, walker(system, plan, percept, place))
-        plan = _searched(plan, views, way, rater)
+        views = look(system, canvas, Walker(system, plan, percept, place))
+        plan = _searched(plan, views, way, rater, grid)
     elif way:
         plan = replace(plan, weights=dict(system.weights), why="the system's usual blend")
     if wishes is not None:
         moved, told = follow(wishes, plan.weights, system.experts, system.detail), wishes.told()
         plan = replace(plan, weights=moved, why=f"{plan.why}; {told}" if plan.why else told)
     if detail is not None:
-        plan = replace(plan, weights=with_detail(plan.weights, detail))
+        moved, told = with_detail(plan.weights, detail, system.detail), f"detail {detail:g}"
+        plan = replace(plan, weights=moved, why=f"{plan.why}; {told}" if plan.why else told)
     return check(plan, system)
 
 
-def walker(system: System, plan: Plan, percept: Percept, place: torch.device) -> Walk:
-    """Return the walk of a search: the plan's own, but for weights and steps."""
+@dataclass(frozen=True)
+class Walker:
+    """The walk of a search: the plan's own, but for weights and steps."""
 
-    def walked(canvas: Image, weights: Mapping[str, float], steps: int) -> Latent:
-        return walk(system, canvas, replace(plan, weights=weights, steps=steps), percept, place).float().cpu()
+    system: System
+    plan: Plan
+    percept: Percept
+    place: torch.device
 
-    return walked
+    @property
+    def key(self) -> str:
+        """Name what decides a walk besides photo, weights and steps."""
+        return f"{replace(self.plan, weights={}, steps=0, why='')!r} {self.percept!r}"
+
+    def __call__(self, canvas: Image, weights: Mapping[str, float], steps: int) -> Latent:
+        """Walk a canvas under a blend."""
+        plan = replace(self.plan, weights=weights, steps=steps)
+        return walk(self.system, canvas, plan, self.percept, self.place).float()
 
 
 @torch.inference_mode()
-def _searched(plan: Plan, views: Views, way: str, rater: Rater | None) -> Plan:
+def _searched(plan: Plan, views: Views, way: str, rater: Rater | None, grid: Grid | None) -> Plan:
     foresight = foresight_for(views.system)
     if way == PREDICT:
         return replace(plan, weights=_needed(foresight, views.system).predict(views), why="predicted from the photo")
@@ -66,7 +83,7 @@ def _searched(plan: Plan, views: Views, way: str, rater: Rater | None) -> Plan:
     if way == FAST:
         found = fast(views, judge, _needed(foresight, views.system).shortlist, plan.steps)
     else:
-        found = auto(views, judge, plan.steps)
+        found = auto(views, judge, plan.steps, grid)
     return replace(plan, weights=dict(found.weights), why=_why(found, way, judge))
 
 

@@ -32,7 +32,7 @@ def complete(
     """Complete what the caller left open with the system's defaults, and check the whole."""
     blend = dict(system.weights if weights is None else weights)
     if detail is not None:
-        blend = with_detail(blend, detail)
+        blend = with_detail(blend, detail, system.detail)
     return check(Plan(blend, system.steps if steps is None else steps, seed, upscale, tile, precision), system)
 
 
@@ -64,23 +64,40 @@ def check(plan: Plan, system: System) -> Plan:
     return plan
 
 
-def with_detail(weights: Mapping[str, float], detail: float) -> dict[str, float]:
-    """Move a blend towards the `detail` expert: 0 leaves it alone, 1 is `detail` alone."""
+def with_detail(weights: Mapping[str, float], detail: float, reach: float = 1.0) -> dict[str, float]:
+    """Bring out detail: 0 leaves a blend alone, 1 goes ``reach`` towards the `detail` expert, or away from it.
+
+    >>> with_detail({"sr": 1.0}, 0.5, reach=-0.5)
+    {'sr': 1.25, 'detail': -0.25}
+    """
+    check_detail(detail)
+    return towards(weights, "detail", detail * reach)
+
+
+def check_detail(detail: float) -> None:
+    """Refuse what is not a share."""
     if not 0 <= detail <= 1:
         msg = f"detail must lie between 0 and 1, not at {detail:g}"
         raise UsageError(msg)
-    return towards(weights, "detail", detail)
 
 
 def towards(weights: Mapping[str, float], name: str, share: float) -> dict[str, float]:
-    """Move a blend towards one of its parts: 0 leaves it alone, 1 is that part alone. Sums stay what they are.
+    """Move a blend towards one of its parts: 0 leaves it alone, 1 is that part alone, below 0 leads away from it.
+
+    Sums stay what they are.
 
     >>> towards({"sr": 0.5, "denoise": 0.5}, "denoise", 0.2)
     {'sr': 0.4, 'denoise': 0.6}
     """
     moved = {part: weight * (1 - share) for part, weight in weights.items()}
     moved[name] = moved.get(name, 0.0) + share
-    return {part: round(weight, 6) for part, weight in moved.items()}
+    return _rounded(moved)
+
+
+def _rounded(blend: Mapping[str, float]) -> dict[str, float]:
+    """Round to six digits; a part that is nothing is no part."""
+    rounded = {part: round(weight, 6) for part, weight in blend.items()}
+    return {part: weight for part, weight in rounded.items() if weight}
 
 
 def parse_weights(text: str) -> dict[str, float] | str:
@@ -114,8 +131,9 @@ def read_plan(path: Path) -> tuple[Plan, dict[str, str]]:
         plain = account.get("plan", account)
         names: dict[str, str] = {key: str(account[key]) for key in ("system", "preset") if key in account}
         weights = {str(name): float(weight) for name, weight in plain["weights"].items()}
-        keys = {key: plain[key] for key in ("tile", "precision", "why") if key in plain}
-        return Plan(weights, int(plain["steps"]), int(plain["seed"]), int(plain["upscale"]), **keys), names
+        steps, seed, upscale = (int(plain[key]) for key in ("steps", "seed", "upscale"))
+        tile, precision = int(plain.get("tile", TILE)), str(plain.get("precision", "fp32"))
+        return Plan(weights, steps, seed, upscale, tile, precision, str(plain.get("why") or "")), names
     except OSError as error:
         msg = f"{path}: {error.strerror}"
         raise UsageError(msg) from error

@@ -6,14 +6,18 @@ them does so: the squared distance of a blend is quadratic in its weights, with 
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import torch
 
+from clareo.checkpoints import packaged
+from clareo.errors import UsageError
 from clareo.planning.views import Views
 from clareo.quality.cards import Card, measure
 from clareo.quality.judge import judge
+from clareo.quality.published import PublishedMetric
 from clareo.quality.report import DRIFT, drift
 from clareo.types import Image
 
@@ -24,6 +28,14 @@ class Rater(Protocol):
     @property
     def looks(self) -> bool:
         """Tell whether blends have to be made to be rated even where the codec is linear, so that each costs time."""
+
+    @property
+    def least(self) -> float:
+        """Return what a blend must be ahead of the photo as it came to count as better."""
+
+    @property
+    def key(self) -> str:
+        """Name what decides a rating besides the picture; a rating on disk is that of its key."""
 
     def images(self, restored: Image) -> float:
         """Rate windows, (B, 3, h, w)."""
@@ -36,6 +48,12 @@ class Looking:
     """A rater that makes every blend to rate it."""
 
     looks: ClassVar[bool] = True
+    least: ClassVar[float] = 0.0
+
+    @property
+    def key(self) -> str:
+        """Name what decides a rating besides the picture."""
+        raise NotImplementedError
 
     def images(self, restored: Image) -> float:
         """Rate windows, (B, 3, h, w)."""
@@ -51,6 +69,12 @@ class ByJudge(Looking):
     """The embedded judge's score, less what departs from the photo: prettier is not better when it is another photo."""
 
     given: Image
+    least: ClassVar[float] = 0.02  # points of the score
+
+    @property
+    def key(self) -> str:
+        """Name the judge, and the photo that is departed from."""
+        return f"judge {packaged()['judge-nano'].sha256} {_digest(self.given)}"
 
     def images(self, restored: Image) -> float:
         """Rate windows, (B, 3, h, w)."""
@@ -65,10 +89,35 @@ class ByMetric(Looking):
 
     card: Card
 
+    @property
+    def key(self) -> str:
+        """Name the metric with its protocol."""
+        return self.card.protocol
+
     def images(self, restored: Image) -> float:
         """Rate windows, (B, 3, h, w)."""
         found = float(measure(self.card, restored.clamp(0, 1)).double().mean())
         return found if self.card.higher_is_better else -found
+
+
+@dataclass(frozen=True)
+class ByPublished(Looking):
+    """A metric of pyiqa that needs no reference, such as MUSIQ, which UniRes searches by."""
+
+    metric: PublishedMetric
+
+    @property
+    def key(self) -> str:
+        """Name the metric with its variant and version."""
+        return self.metric.protocol
+
+    def images(self, restored: Image) -> float:
+        """Rate windows, (B, 3, h, w); a metric that was not run rates nothing."""
+        score = self.metric(restored.clamp(0, 1))
+        if score.values is None:
+            raise UsageError(str(score))
+        found = float(score.values.double().mean())
+        return found if self.metric.variant.higher_is_better else -found
 
 
 @dataclass(frozen=True)
@@ -81,6 +130,12 @@ class Nearness(Looking):
     target: Image
     missing: float = 0.0
     looks: ClassVar[bool] = False
+    least: ClassVar[float] = 0.05  # dB
+
+    @property
+    def key(self) -> str:
+        """Name the target."""
+        return f"nearness {_digest(self.target)} {self.missing!r}"
 
     def images(self, restored: Image) -> float:
         """Rate windows, (B, 3, h, w)."""
@@ -97,3 +152,7 @@ class Nearness(Looking):
 
     def _decibels(self, error: torch.Tensor) -> torch.Tensor:
         return -10 * torch.log10(error.clamp_min(0) + self.missing + 1e-12)
+
+
+def _digest(image: Image) -> str:
+    return hashlib.sha256(image.contiguous().numpy().tobytes()).hexdigest()

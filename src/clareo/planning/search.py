@@ -48,16 +48,20 @@ class Rated:
     blends: torch.Tensor
     ratings: torch.Tensor
 
-    def best(self, views: Views, tried: int, walked: int) -> Found:
-        """Return the first of the best."""
-        place = first_best(self.ratings)
+    def best(self, views: Views, least: float, tried: int, walked: int) -> Found:
+        """Return the first of the best; the photo as it came, where no blend is ahead of it by ``least``."""
+        place = first_best(self.ratings, least)
         weights = _named(views, self.blends[place])
         return Found(weights, float(self.ratings[place]), float(self.ratings[-1]), tried, walked)
 
 
-def first_best(ratings: torch.Tensor) -> int:
-    """Return the place of the best rating; of those that are equal but for rounding, the first."""
-    return int(torch.round(ratings, decimals=TIE).argmax())
+def first_best(ratings: torch.Tensor, least: float = 0.0) -> int:
+    """Return the place of the best rating; of those that are equal but for rounding, the first.
+
+    The last rating, of the photo as it came, wins where the best is not ahead of it by ``least``.
+    """
+    best = int(torch.round(ratings, decimals=TIE).argmax())
+    return best if float(ratings[best] - ratings[-1]) > least else len(ratings) - 1
 
 
 def exhaustive(views: Views, rater: Rater, steps: int = 1, grid: Grid | None = None, log: Path | None = None) -> Found:
@@ -72,7 +76,7 @@ def exhaustive(views: Views, rater: Rater, steps: int = 1, grid: Grid | None = N
             known[number] = rater.images(views.restored(_named(views, row), steps))
             _append(log, number, row, known[number])
     ratings = torch.tensor([known[number] for number in range(len(table))], dtype=torch.float64)
-    return Rated(table, ratings).best(views, len(table), walked=len(table))
+    return Rated(table, ratings).best(views, rater.least, len(table), walked=len(table))
 
 
 def auto(views: Views, rater: Rater, steps: int = 1, grid: Grid | None = None, budget: int | None = BUDGET) -> Found:
@@ -114,11 +118,13 @@ def _settled(views: Views, rater: Rater, steps: int, rated: Rated) -> Found:
     """Take the best in one step; of more steps, the best of a few that were walked."""
     tried = len(rated.blends)
     if steps == 1:
-        return rated.best(views, tried, walked=0)
+        return rated.best(views, rater.least, tried, walked=0)
     near = [rated.blends[place] for place in _spread(rated, REFINED)] + [rated.blends[-1]]
     few = views.fewer(FEWER)
     walked = [rater.images(few.restored(_named(views, row), steps)) for row in near]
-    return Rated(torch.stack(near), torch.tensor(walked, dtype=torch.float64)).best(views, tried, len(near))
+    return Rated(torch.stack(near), torch.tensor(walked, dtype=torch.float64)).best(
+        views, rater.least, tried, len(near)
+    )
 
 
 def _spread(rated: Rated, count: int) -> list[int]:
@@ -136,22 +142,31 @@ def _spread(rated: Rated, count: int) -> list[int]:
 def _climb(views: Views, rater: Rater, grid: Grid, budget: int) -> Rated:
     """Start from the best expert alone, and go to the best neighbour while there is a better one.
 
-    Neighbours on the grid differ by one step of weight, moved from one expert to another.
+    Neighbours on the grid differ by one step of weight, moved from one expert to another. The photo as it came is
+    rated, and compared with where the climb ends.
     """
     table = candidates(views, grid)
-    alone = ((table[:-1] == 1).any(1) & ((table[:-1] != 0).sum(1) == 1)).nonzero().flatten().tolist()
+    kept = len(table) - 1
     rated: dict[int, float] = {}
-    best, fresh = -1, [*alone, len(table) - 1]
-    while fresh:
+    best, fresh = -1, [kept, *_alone(table[:-1])]
+    while fresh and len(rated) < budget:
+        fresh = fresh[: budget - len(rated)]
         rated.update(zip(fresh, rater.blends(views, table[fresh]).tolist(), strict=True))
-        leader = max(rated, key=lambda place: rated[place])
-        if leader in (best, len(table) - 1):
+        leader = max((place for place in rated if place != kept), key=lambda place: rated[place], default=best)
+        if leader == best:
             break
         best = leader
         near = ((table[:-1] - table[best]).abs().sum(1) < 2.5 / grid.steps).nonzero().flatten().tolist()
-        fresh = [place for place in near if place not in rated][: budget - len(rated)]
+        fresh = [place for place in near if place not in rated]
     places = sorted(rated)
     return Rated(table[places], torch.tensor([rated[place] for place in places], dtype=torch.float64))
+
+
+def _alone(table: torch.Tensor) -> list[int]:
+    """Return for every expert the blend that comes nearest to that expert alone."""
+    experts = table[:, :-1]
+    nearest: list[int] = torch.cdist(torch.eye(experts.shape[1], dtype=experts.dtype), experts).argmin(1).tolist()
+    return list(dict.fromkeys(nearest))
 
 
 # --- ratings on disk -------------------------------------------------------------------------------------------------
@@ -160,7 +175,8 @@ def _climb(views: Views, rater: Rater, grid: Grid, budget: int) -> Rated:
 def _key(views: Views, rater: Rater, steps: int, table: torch.Tensor) -> str:
     """Name what ratings are of: photo, weights, rater, steps and grid."""
     digest = hashlib.sha256(views.given.contiguous().numpy().tobytes())
-    digest.update(f"{views.system.fingerprint} {rater!r} {steps} {table.tolist()}".encode())
+    walked = getattr(views.walk, "key", "")  # of a search's own walk: plan and percept
+    digest.update(f"{views.system.fingerprint} {rater.key} {walked} {steps} {table.tolist()}".encode())
     return digest.hexdigest()
 
 
@@ -168,13 +184,15 @@ def _read(log: Path | None, key: str) -> dict[int, float]:
     """Read the ratings of an earlier run; a line that was cut short does not count."""
     if log is None:
         return {}
-    if not log.exists():
-        log.write_text(key + "\n", encoding="utf-8")
-        return {}
-    first, *lines = log.read_text(encoding="utf-8").splitlines()
-    if first != key:
-        msg = f"{log}: holds the ratings of another photo, rater, grid or number of steps"
+    text = log.read_text(encoding="utf-8") if log.exists() else ""
+    first, *lines = text.splitlines() or [""]
+    if first and first != key:
+        msg = f"{log}: holds the ratings of another photo, rater, plan, grid or number of steps"
         raise UsageError(msg)
+    if not first:
+        log.write_text(key + "\n", encoding="utf-8")
+    elif not text.endswith("\n"):
+        log.write_text(text + "\n", encoding="utf-8")  # what is appended must not continue a line that was cut short
     rows = [line.split(",") for line in lines]
     return {int(row[0]): float(row[2]) for row in rows if len(row) == 4}
 

@@ -44,7 +44,7 @@ class Views:
     @cached_property
     def pictures(self) -> Image:
         """The same, decoded: (K + 1, B, 3, h, w)."""
-        return torch.stack([self.system.codec.decode(each) for each in self.estimates])
+        return torch.stack([self._decoded(each) for each in self.estimates])
 
     def blend(self, weights: torch.Tensor) -> Image:
         """Blend the estimates by (K + 1,), in the order in which `guide` adds: (B, 3, h, w)."""
@@ -52,11 +52,15 @@ class Views:
         for weight, estimate in zip(weights.tolist(), self.estimates, strict=True):
             if weight:
                 blend = estimate * weight if blend is None else blend.add_(estimate * weight)
-        return self.system.codec.decode(torch.zeros_like(self.estimates[0]) if blend is None else blend)
+        return self._decoded(torch.zeros_like(self.estimates[0]) if blend is None else blend)
 
     def restored(self, weights: Mapping[str, float], steps: int) -> Image:
         """Walk the windows for real."""
-        return self.system.codec.decode(self.walk(self.given, weights, steps)).float()
+        return self._decoded(self.walk(self.given, weights, steps))
+
+    def _decoded(self, latent: Latent) -> Image:
+        """Decode where the codec is, and look at the picture here."""
+        return self.system.codec.decode(latent).float().cpu()
 
     def fewer(self, count: int) -> Views:
         """Look at the first so many windows only."""
@@ -78,13 +82,13 @@ def look(system: System, canvas: Image, walk: Walk, side: int = SIDE, count: int
     ]
     windows = [canvas[..., top : top + tall, left : left + wide] for top, left in corners]
     order = torch.tensor([_liveliness(window) for window in windows]).argsort(descending=True, stable=True)
-    chosen = [windows[int(order[int((place + 0.5) / count * len(windows))])] for place in range(count)]
-    return Views(system, torch.cat(chosen), walk)
+    places = dict.fromkeys(int((place + 0.5) / count * len(windows)) for place in range(count))  # no window twice
+    return Views(system, torch.cat([windows[int(order[place])] for place in places]), walk)
 
 
 def _starts(extent: int, side: int, multiple: int) -> list[int]:
     """Spread windows evenly along an extent, where the backbone's coarsest grid begins."""
-    number = min(round(MOST**0.5), max(1, extent // side))
+    number = min(round(MOST**0.5), -(-extent // side))
     room = extent - side
     return sorted({round(place * room / max(1, number - 1)) // multiple * multiple for place in range(number)})
 

@@ -10,6 +10,7 @@ is fitted to them in a minute, by the logarithm of the error that the blend it n
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
@@ -25,7 +27,7 @@ from clareo.degrade.recipes import degrade_tensor
 from clareo.devices import NAMES, choose_device, choose_precision
 from clareo.errors import UsageError
 from clareo.io import list_photos, read_rgb8
-from clareo.planning.choose import walker
+from clareo.planning.choose import Walker
 from clareo.planning.foresight import ForesightNetwork, ForesightSettings, changes
 from clareo.planning.foresight import features as describe
 from clareo.planning.grid import Grid
@@ -67,16 +69,32 @@ class Lessons:
 
 
 def gather(system: System, photos: Sequence[Path], count: int, seed: int, keep: Path) -> Lessons:
-    """Make lessons; go on with those that ``keep`` holds."""
-    done = load_file(keep) if keep.exists() else {}
+    """Make lessons; go on with those that ``keep`` holds, if they are of the same system, photos and seed."""
+    about = _about(system, photos, seed)
+    done = _kept(keep, about) if keep.exists() else {}
     rows = [{name: values[place] for name, values in done.items()} for place in range(len(done.get("missing", [])))]
     for number in range(len(rows), count):
         rng = np.random.default_rng((seed, number))
         rows.append(lesson(system, photos[int(rng.integers(len(photos)))], rng))
         if (number + 1) % 100 == 0 or number + 1 == count:
-            save_file({name: torch.stack([row[name] for row in rows]) for name in rows[0]}, keep)
+            save_file({name: torch.stack([row[name] for row in rows]) for name in rows[0]}, keep, {"about": about})
             print(f"[{number + 1}/{count}]", file=sys.stderr, flush=True)  # noqa: T201
     return Lessons(**{name: torch.stack([row[name] for row in rows[:count]]) for name in rows[0]})
+
+
+def _about(system: System, photos: Sequence[Path], seed: int) -> str:
+    """Name what lessons are made from."""
+    listed = hashlib.sha256("\n".join(f"{path.name} {path.stat().st_size}" for path in photos).encode()).hexdigest()
+    return f"{system.fingerprint} {RECIPE} {CROP} px, seed {seed}, photos {listed}"
+
+
+def _kept(path: Path, about: str) -> dict[str, torch.Tensor]:
+    with safe_open(path, "pt") as file:
+        made_from = (file.metadata() or {}).get("about", "")
+    if made_from != about:
+        msg = f"{path}: holds lessons of another system, other photos or another seed; move it away to begin anew"
+        raise UsageError(msg)
+    return load_file(path)
 
 
 @torch.inference_mode()
@@ -86,7 +104,7 @@ def lesson(system: System, path: Path, rng: np.random.Generator) -> dict[str, to
     damaged = degrade_tensor(clean, RECIPE, int(rng.integers(2**31))).tensor[None]
     place = choose_device()
     plan = replace(complete(system), precision=NAMES[choose_precision("auto", place)])
-    views = look(system, damaged, walker(system, plan, system.perceive(damaged), place), side=CROP)
+    views = look(system, damaged, Walker(system, plan, system.perceive(damaged), place), side=CROP)
     moved = changes(views)[:-1].flatten(1).double()
     missing = (clean[None] - damaged).flatten().double()
     values = len(missing)
