@@ -170,6 +170,7 @@ def _add_bench(commands: Any) -> None:  # noqa: ANN401
     bench.add_argument("--planning", action="store_true", help="measure how well the blend of a photo is chosen")
     bench.add_argument("--lessons", type=Path, help="for --planning: what the paper's random forest learns from")
     bench.add_argument("--judge", action="store_true", help="examine the judge on photos damaged on purpose")
+    bench.add_argument("--prompts", action="store_true", help="measure how well prompts are read off photos (IRPAD)")
     bench.add_argument("-o", "--out", type=Path, default=Path("bench"), help="folder for the CSV and the tables")
     bench.set_defaults(command=_bench)
 
@@ -311,13 +312,14 @@ def _bench(parsed: argparse.Namespace) -> int:
         print(bench.speed(clareo.load_system(*bench.only_system(parsed.system, parsed.preset))))
         return 0
     folder = bench.only_folder(parsed.data)
-    if folder is None and not (parsed.degradations or parsed.judge or parsed.trust or parsed.planning):
+    if folder is None and not any((parsed.degradations, parsed.judge, parsed.prompts, parsed.trust, parsed.planning)):
         return _bench_sets(parsed)
     if folder is None:
-        msg = "--degradations, --judge, --planning and --trust take a folder of clean photos, without a name"
+        msg = "--degradations, --judge, --planning, --prompts and --trust take a folder of clean photos, without a name"
         raise UsageError(msg)
-    if parsed.judge:
-        print(bench.judging(folder, parsed.out, parsed.limit or 2000))
+    if parsed.judge or parsed.prompts:
+        asked = (folder, parsed.out, parsed.limit or 2000)
+        print(bench.judging(*asked) if parsed.judge else bench.prompts(*asked, parsed.preset))
         return 0
     if parsed.degradations:
         print(bench.degradations(folder))

@@ -10,6 +10,7 @@ from clareo.bench.forgery import forgeries
 from clareo.bench.grid import Request, compare
 from clareo.bench.judging import judging
 from clareo.bench.planning import planning
+from clareo.bench.prompts import prompts
 from clareo.bench.speed import speed
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "only_folder",
     "only_system",
     "planning",
+    "prompts",
     "quality",
     "speed",
 ]

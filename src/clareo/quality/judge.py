@@ -22,11 +22,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from clareo.backbones.layers import keep_size, pad_to
+from clareo.backbones.readers import TONES, Grid, Spectrum, contrast_normalised, tones
 from clareo.checkpoints import Checkpoint, fill, load_packaged
 from clareo.colour import luma
 from clareo.devices import choose_precision
 from clareo.errors import PhotoError
-from clareo.quality.readers import TONES, Grid, Spectrum, contrast_normalised, tones
 from clareo.types import Image
 
 KINDS = ("noise", "jpeg", "motion", "defocus", "low_resolution", "low_light", "haze", "rain", "raindrop")

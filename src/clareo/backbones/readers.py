@@ -1,4 +1,4 @@
-"""What the judge reads off a photo beside its convolutions: spectra, the grid of a codec, tones, local contrast.
+"""What networks read off a photo beside their convolutions: spectra, the grid of a codec, tones, local contrast.
 
 Each says at a glance what convolutions learn slowly, and costs next to nothing.
 """

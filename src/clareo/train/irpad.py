@@ -1,0 +1,146 @@
+"""How the compact reader of degradations learns: photos that we damaged, and the record of what was done.
+
+What is seen is the damaged photo at its own scale: a cut of 64 px, before it was enlarged. A canvas is brought back to
+that scale before it is read (`perceive.scale`), so both factors are learned at once, at the price of the smaller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional as F
+
+from clareo.degrade.recipes import degrade_tensor
+from clareo.degrade.recipes.draws import pick
+from clareo.errors import RecipeError
+from clareo.latents import enlarge
+from clareo.perceive.prompts import KINDS, retrieval_loss, targets
+from clareo.perceive.reader import NanoReader, ReaderSettings, load_reader
+from clareo.perceive.vision import SMALLEST, aligned_copy, alignment_loss
+from clareo.system import Batch, Example, Lessons, PairExample, Training
+from clareo.train.data import centre
+
+
+@dataclass(frozen=True)
+class PromptMix:
+    """Which recipes a sample is drawn from, and how often."""
+
+    recipes: Mapping[str, float] = field(default_factory=lambda: {"realesrgan": 0.8, "clean": 0.1, "judged-trace": 0.1})
+    shrink: float = 4.0  # of photos that their recipe leaves as large as they are: at most by this before it begins
+
+
+def training(options: Mapping[str, Any]) -> Training:
+    """Build the reader untrained, with its loss.
+
+    ``options.alignment`` weighs how near E(LR) should stay to E(HR) of a copy that stands still: E as it begins, or the
+    encoder of the run ``options.teacher``.
+    """
+    settings = ReaderSettings.from_json(options.get("network", {}))
+    reader, weight, teacher = NanoReader(settings), options.get("alignment", 0.0), options.get("teacher", "")
+    frozen = aligned_copy(load_reader(teacher).encoder if teacher else reader.encoder) if weight else None
+    everything = nn.ModuleDict({"reader": reader} if frozen is None else {"reader": reader, "frozen": frozen})
+    loss, examine = partial(_loss, reader, frozen, weight), partial(Examination, reader)
+    return Training(everything, reader, settings.to_json(), loss, examine=examine)
+
+
+def _loss(
+    reader: NanoReader, frozen: nn.Module | None, weight: float, batch: Batch, rng: torch.Generator
+) -> dict[str, torch.Tensor]:
+    """Cross entropy of the retrieval; and how far the tokens are from those of the clean photo."""
+    del rng
+    seen = batch.truth["seen"]
+    terms = {"retrieval": retrieval_loss(reader(seen), batch.truth["levels"])}
+    if frozen is not None:
+        terms["alignment"] = weight * alignment_loss(reader.encoder, frozen, seen, batch.truth["clean"])
+    return terms
+
+
+# --- examples --------------------------------------------------------------------------------------------------------
+
+
+def lessons(options: Mapping[str, Any]) -> Lessons:
+    """Say what a sample is drawn from; ``options.mix`` is a `PromptMix`."""
+    return Lessons(partial(draw_example, mix=PromptMix(**options.get("mix", {}))), _paired)
+
+
+def _paired(task: str) -> PairExample:
+    msg = f"IRPAD learns from damage that it knows; nobody knows how much there is in the pairs of {task!r}"
+    raise RecipeError(msg)
+
+
+def draw_example(clean: torch.Tensor, rng: np.random.Generator, mix: PromptMix) -> Example:
+    """Damage a crop; say how much of what, and show a cut of it and of the clean photo at the scale of the damaged."""
+    recipe = pick(rng, mix.recipes)
+    before = clean if recipe.startswith("realesrgan") else _smaller(clean, float(rng.uniform(1, mix.shrink)))
+    made = degrade_tensor(before, recipe, int(rng.integers(2**31)))
+    small = made.tensor
+    height, width = small.shape[-2:]
+    if min(height, width) < SMALLEST:
+        msg = (
+            f"crops of {min(clean.shape[-2:])} px make photos of {min(height, width)} px; IRPAD looks at {SMALLEST} px"
+        )
+        raise RecipeError(msg)
+    top, left = (int(rng.integers(extent - SMALLEST + 1)) for extent in (height, width))
+    cut = np.s_[:, top : top + SMALLEST, left : left + SMALLEST]
+    truth = {
+        "levels": targets(made.record),
+        "seen": small[cut].clone(),
+        "clean": _resized(clean, (height, width))[cut].clone(),
+    }
+    return Example(clean, enlarge(small, (clean.shape[-2], clean.shape[-1])), made.record.prompt(), truth)
+
+
+def _smaller(photo: torch.Tensor, factor: float) -> torch.Tensor:
+    height, width = (max(SMALLEST, round(extent / factor)) for extent in photo.shape[-2:])
+    return _resized(photo, (height, width))
+
+
+def _resized(photo: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    if tuple(photo.shape[-2:]) == size:
+        return photo
+    return F.interpolate(photo[None], size, mode="bicubic", antialias=True)[0].clamp(0, 1)
+
+
+# --- validation ------------------------------------------------------------------------------------------------------
+
+
+class Examination:
+    """Photos set aside, damaged by fixed seeds; what is read off them against what was done."""
+
+    MIX = PromptMix({"realesrgan": 1.0})
+    TIMES = 8  # each photo
+
+    def __init__(self, reader: NanoReader, photos: list[NDArray[np.uint8]], crop: int, seed: int) -> None:
+        self._reader = reader
+        drawn = [
+            draw_example(centre(photo, crop), np.random.default_rng((seed, place)), self.MIX).truth
+            for place, photo in enumerate(photos * self.TIMES)
+        ]
+        self.seen, self._clean, self.levels = (
+            torch.stack([truth[name] for truth in drawn]) for name in ("seen", "clean", "levels")
+        )
+
+    @torch.no_grad()
+    def __call__(self) -> dict[str, float]:
+        """Return how often each kind is right, and right within one, and the cosine of E(LR) and E(HR)."""
+        device = next(self._reader.parameters()).device
+        said, alike = [], []
+        for seen, clean in zip(torch.split(self.seen, 16), torch.split(self._clean, 16), strict=True):
+            said.append(self._reader(seen.to(device)).argmax(-1).cpu())
+            degraded, good = (self._reader.encoder(photo.to(device)) for photo in (seen, clean))
+            alike.append(F.cosine_similarity(degraded, good, dim=-1).flatten().cpu())
+        return {**agreement(torch.cat(said), self.levels), "cosine": float(torch.cat(alike).mean())}
+
+
+def agreement(said: torch.Tensor, true: torch.Tensor) -> dict[str, float]:
+    """Compare levels (N, 3): per kind, how often they are equal, and how often they lie at most one apart."""
+    apart = (said - true).abs().float()
+    rows = {"": (apart == 0).float().mean(0), " within one": (apart <= 1).float().mean(0)}
+    return {f"{kind}{how}": float(shares[place]) for how, shares in rows.items() for place, kind in enumerate(KINDS)}
