@@ -45,9 +45,10 @@ def prices(system: System, data: Path, steps: tuple[int, ...] = (1, 4)) -> Itera
     for name, weights in named.items():
         times = [_seconds(photo, system, weights, count) for count in steps]
         yield f"| {name} | " + " | ".join(f"{seconds:.2f}" for seconds in times) + " |"
-    yield "| exhaustive, the paper's way | " + " | ".join(f"{_exhaustive(photo, system, n):.0f}" for n in steps) + " |"
-    yield "\nWithout the judge's verdict before and after. Exhaustive: blends of one to six experts are timed, and the"
-    yield "times summed over the grid, with one look of the judge each."
+    walks, looks = _exhaustive(photo, system)
+    yield "| exhaustive, the paper's way | " + " | ".join(f"{n * walks + looks:.0f}" for n in steps) + " |"
+    yield "\nWithout the judge's verdict before and after. Exhaustive: one step of one to six experts is timed, the"
+    yield "times are summed over the grid and multiplied by the steps; and one look of the judge each."
 
 
 def _seconds(photo: torch.Tensor, system: System, weights: str | Mapping[str, float], steps: int) -> float:
@@ -56,13 +57,14 @@ def _seconds(photo: torch.Tensor, system: System, weights: str | Mapping[str, fl
     )
 
 
-def _exhaustive(photo: torch.Tensor, system: System, steps: int) -> float:
+def _exhaustive(photo: torch.Tensor, system: System) -> tuple[float, float]:
+    """Return the seconds of one step of every blend of the grid, and of looking at each."""
     count = len(system.experts)
     many = Counter(sum(map(bool, blend)) for blend in Grid().blends(count))
     look = median_seconds(partial(judge, photo[None]), repeats=REPEATS)
     quick = replace(system, match_colour=lambda restored, _: restored)
-    total = 0.0
+    walks = 0.0
     for experts, blends in many.items():
         blend = dict.fromkeys(system.experts[:experts], 1 / experts)
-        total += blends * (_seconds(photo, quick, blend, steps) + look)
-    return total
+        walks += blends * _seconds(photo, quick, blend, steps=1)
+    return walks, look * sum(many.values())
