@@ -96,6 +96,11 @@ def load_checkpoint(path: Path, sha256: str | None = None) -> Checkpoint:
         raise CheckpointError(msg) from error
 
 
+def load_run(place: Path) -> Checkpoint:
+    """Read what a training left behind: its folder, or the safetensors file itself."""
+    return load_checkpoint(place / "weights.safetensors" if place.is_dir() else place)
+
+
 def file_hash(path: Path) -> str:
     """Return the sha256 of a file, read piece by piece."""
     digest = hashlib.sha256()

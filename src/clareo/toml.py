@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,11 @@ def read_recipe_toml(path: Path) -> dict[str, Any]:
         msg = f"cannot read the recipe {path}: {error}"
         raise RecipeError(msg) from error
     return plain
+
+
+def with_tuples(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plain values as settings hold them: TOML and JSON make lists of tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()}
 
 
 def read_packaged_toml(folder: str, name: str, parse_float: Callable[[str], Any] = float) -> dict[str, Any]:

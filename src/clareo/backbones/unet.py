@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from clareo.backbones.deconvolution import Blur, Deconvolution, DeconvolutionSettings
 from clareo.backbones.layers import Stack, fourier, keep_size, pad_to
+from clareo.toml import with_tuples
 
 if TYPE_CHECKING:
     from clareo.types import Condition, Latent
@@ -45,14 +46,10 @@ class UNetSettings:
     @staticmethod
     def from_json(plain: Mapping[str, Any]) -> UNetSettings:
         """Read the settings from a checkpoint's metadata or a recipe, where tuples are lists."""
-        values = _tuples(plain)
+        values = with_tuples(plain)
         return UNetSettings(
-            **{**values, "deconvolution": DeconvolutionSettings(**_tuples(values.get("deconvolution", {})))}
+            **{**values, "deconvolution": DeconvolutionSettings(**with_tuples(values.get("deconvolution", {})))}
         )
-
-
-def _tuples(plain: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()}
 
 
 class BlockTransform(nn.Module):

@@ -16,7 +16,7 @@ from clareo.errors import UsageError
 from clareo.io import read_photo
 from clareo.latents import enlarge
 from clareo.planning.choose import Walker
-from clareo.planning.foresight import Foresight
+from clareo.planning.foresight import Foresight, changes
 from clareo.planning.grid import Grid
 from clareo.planning.plans import complete
 from clareo.planning.raters import Nearness
@@ -46,15 +46,14 @@ class Case:
 
     def delivered(self, weights: Mapping[str, float]) -> Image:
         """Return what `restore` hands over for a one-step blend: colours matched, rounded to 8 bit."""
-        row = torch.tensor([weights.get(name, 0.0) for name in self.whole.names])
-        picture = self.whole.blend(row)
+        picture = self.whole.blend(self.whole.row(weights))
         if set(weights) != {KEEP}:
             picture = self.whole.system.match_colour(picture, self.whole.given)
         return (picture.clamp(0, 1) * 255).round() / 255
 
     def right(self) -> dict[str, float]:
         """Return the blend that comes nearest to the clean photo, on no grid: what is missing to 1 is kept."""
-        moved = (self.whole.pictures[:-1] - self.whole.given).flatten(1).double()
+        moved = changes(self.whole)[:-1].flatten(1).double()
         missing = (self.clean - self.whole.given).flatten().double()
         gram = moved @ moved.T
         weights = torch.linalg.solve(gram + 1e-9 * gram.trace() * torch.eye(len(gram)), moved @ missing).tolist()

@@ -25,7 +25,7 @@ from clareo.bench.wishes import wishes
 from clareo.errors import CheckpointError
 from clareo.io import atomic
 from clareo.planning.foresight import Foresight, features, foresight_for
-from clareo.planning.search import auto, fast
+from clareo.planning.search import fast
 from clareo.quality.judge import KINDS, judge
 from clareo.quality.reference import psnr, ssim
 from clareo.system import System
@@ -60,7 +60,8 @@ def planning(system: System, data: Path, out: Path, limit: int | None = None, le
     fixed, mean = _hindsight(ratings)
     forest = None if lessons is None else Forest(lessons, system.experts)
     usual = {**_alone(system), "even blend": _even(system), "best fixed blend": fixed, "mean of what auto takes": mean}
-    lines = [line for case in mixtures(system, data, limit) for line in _lines(case, system, foresight, usual, forest)]
+    cases = zip(mixtures(system, data, limit), ratings, strict=True)
+    lines = [line for case, rated in cases for line in _lines(case, rated, foresight, usual, forest)]
     out.mkdir(parents=True, exist_ok=True)
     _write(lines, out / "planning.csv")
     shown = [
@@ -119,21 +120,20 @@ class Forest:
 
 
 def _lines(
-    case: Case, system: System, foresight: Foresight, usual: Mapping[str, Blend], forest: Forest | None
+    case: Case, ratings: Ratings, foresight: Foresight, usual: Mapping[str, Blend], forest: Forest | None
 ) -> Iterator[Line]:
     rater = foresight.rater(case.views)
-    oracle = rate(case, foresight).right.tolist()
     ways: dict[str, Blend] = {
         **usual,
         "fast: shortlist of 8": fast(case.views, rater, foresight.shortlist).weights,
         **({} if forest is None else {"random forest (the paper's)": forest.blend(features(case.views))}),
         "predict: off the grid": foresight.predict(case.views),
-        "auto": auto(case.views, rater).weights,
-        "oracle: grid by PSNR": _blend((*system.experts, KEEP), oracle),
+        "auto": case.views.named(ratings.taken),
+        "oracle: grid by PSNR": case.views.named(ratings.right),
         "oracle: off the grid": case.right(),
         "the photo as it came": {KEEP: 1.0},
     }
-    rows = torch.tensor([[blend.get(name, 0.0) for name in case.views.names] for blend in ways.values()])
+    rows = torch.stack([case.views.row(blend) for blend in ways.values()])
     rated = rater.blends(case.views, rows.double())
     for (way, blend), rating in zip(ways.items(), rated.tolist(), strict=True):
         picture = case.delivered(blend)

@@ -7,7 +7,7 @@ what nobody can pay.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -35,7 +35,7 @@ def previews(system: System, foresight: Foresight, data: Path) -> Iterator[str]:
         views, raters = _raters(case, foresight)
         table = candidates(views, GRID)
         for steps in STEPS:
-            walked = [views.restored(_named(views, row), steps) for row in table.tolist()]
+            walked = [views.restored(views.named(row), steps) for row in table]
             for name, rater in raters.items():
                 rated = torch.tensor([rater.images(picture) for picture in walked])
                 rows[name, steps].append(_compared(views, rater, steps, rated))
@@ -60,10 +60,6 @@ def _raters(case: Case, foresight: Foresight) -> tuple[Views, dict[str, Nearness
 def _middle(image: torch.Tensor) -> torch.Tensor:
     top, left = ((extent - WINDOW) // 2 for extent in image.shape[-2:])
     return image[..., top : top + WINDOW, left : left + WINDOW].contiguous()
-
-
-def _named(views: Views, row: Sequence[float]) -> dict[str, float]:
-    return {name: weight for name, weight in zip(views.names, row, strict=True) if weight}
 
 
 def _compared(views: Views, rater: Rater, steps: int, walked: torch.Tensor) -> tuple[float, float, float]:

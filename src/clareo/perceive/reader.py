@@ -19,12 +19,13 @@ from torch import nn
 
 from clareo.backbones.readers import Grid, Spectrum
 from clareo.backbones.text import TextEncoder, words
-from clareo.checkpoints import Checkpoint, fill, find, load_checkpoint, load_packaged, packaged
+from clareo.checkpoints import Checkpoint, fill, find, load_packaged, load_run, packaged
 from clareo.colour import luma
 from clareo.errors import CheckpointError, UsageError
 from clareo.perceive.prompts import Irpad, IrpadSettings, chosen, interval_prompts
 from clareo.perceive.scale import own_scale
 from clareo.perceive.vision import SMALLEST, EncoderSettings, SmallEncoder, windows
+from clareo.toml import with_tuples
 from clareo.types import Image
 
 NAME = "irpad-nano"  # in the manifest
@@ -55,9 +56,7 @@ class ReaderSettings:
     @staticmethod
     def from_json(plain: Mapping[str, Any]) -> ReaderSettings:
         """Read what `to_json` wrote, or the part of it that a recipe sets."""
-        known: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()
-        }
+        known = with_tuples(plain)
         if "encoder" in known:
             known["encoder"] = EncoderSettings.from_json({**asdict(ReaderSettings().encoder), **known["encoder"]})
         return ReaderSettings(**known)
@@ -126,8 +125,7 @@ def load_reader(preset: str = "nano") -> NanoReader:
     """Load the packaged reader, or the one of a training run."""
     if preset == "nano":
         return load_reader_nano()
-    place = find(preset)
-    return build_reader(load_checkpoint(place / "weights.safetensors" if place.is_dir() else place))
+    return build_reader(load_run(find(preset)))
 
 
 def build_reader(checkpoint: Checkpoint) -> NanoReader:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from clareo.backbones.layers import keep_size
 from clareo.diffusion.losses import mse
 from clareo.errors import PhotoError, UsageError
+from clareo.toml import with_tuples
 from clareo.types import Image
 
 SMALLEST = 64  # px of the shorter side
@@ -47,10 +48,7 @@ class EncoderSettings:
     @staticmethod
     def from_json(plain: Mapping[str, Any]) -> EncoderSettings:
         """Read what `to_json` wrote."""
-        known: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()
-        }
-        return EncoderSettings(**known)
+        return EncoderSettings(**with_tuples(plain))
 
 
 class SmallEncoder(nn.Module):

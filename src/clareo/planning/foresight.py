@@ -159,7 +159,7 @@ class Foresight:
     def rater(self, views: Views, seen: Views | None = None) -> Nearness:
         """Rate by the nearness to what is foreseen; ``seen`` are other windows to foresee from."""
         weights, error = self.foresee(seen or views)
-        moved = torch.einsum("k,kbchw->bchw", weights, views.pictures[:-1] - views.given)
+        moved = torch.einsum("k,kbchw->bchw", weights, changes(views)[:-1])
         return Nearness(views.given + moved, error)
 
     def predict(self, views: Views) -> dict[str, float]:

@@ -22,7 +22,6 @@ def complete(
     system: System,
     *,
     weights: Mapping[str, float] | None = None,
-    detail: float | None = None,
     steps: int | None = None,
     seed: int = 0,
     upscale: int = 1,
@@ -31,8 +30,6 @@ def complete(
 ) -> Plan:
     """Complete what the caller left open with the system's defaults, and check the whole."""
     blend = dict(system.weights if weights is None else weights)
-    if detail is not None:
-        blend = with_detail(blend, detail, system.detail)
     return check(Plan(blend, system.steps if steps is None else steps, seed, upscale, tile, precision), system)
 
 

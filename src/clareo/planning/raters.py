@@ -7,6 +7,7 @@ them does so: the squared distance of a blend is quadratic in its weights, with 
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -44,20 +45,20 @@ class Rater(Protocol):
         """Rate one-step blends, (N, K + 1) -> (N,), in float64."""
 
 
-class Looking:
+class Looking(ABC):
     """A rater that makes every blend to rate it."""
 
     looks: ClassVar[bool] = True
     least: ClassVar[float] = 0.0
 
     @property
+    @abstractmethod
     def key(self) -> str:
         """Name what decides a rating besides the picture."""
-        raise NotImplementedError
 
+    @abstractmethod
     def images(self, restored: Image) -> float:
         """Rate windows, (B, 3, h, w)."""
-        raise NotImplementedError
 
     def blends(self, views: Views, weights: torch.Tensor) -> torch.Tensor:
         """Make every blend and look at it."""

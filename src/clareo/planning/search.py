@@ -51,7 +51,7 @@ class Rated:
     def best(self, views: Views, least: float, tried: int, walked: int) -> Found:
         """Return the first of the best; the photo as it came, where no blend is ahead of it by ``least``."""
         place = first_best(self.ratings, least)
-        weights = _named(views, self.blends[place])
+        weights = views.named(self.blends[place])
         return Found(weights, float(self.ratings[place]), float(self.ratings[-1]), tried, walked)
 
 
@@ -73,7 +73,7 @@ def exhaustive(views: Views, rater: Rater, steps: int = 1, grid: Grid | None = N
     known = _read(log, _key(views, rater, steps, table))
     for number, row in enumerate(table):
         if number not in known:
-            known[number] = rater.images(views.restored(_named(views, row), steps))
+            known[number] = rater.images(views.restored(views.named(row), steps))
             _append(log, number, row, known[number])
     ratings = torch.tensor([known[number] for number in range(len(table))], dtype=torch.float64)
     return Rated(table, ratings).best(views, rater.least, len(table), walked=len(table))
@@ -110,10 +110,6 @@ def candidates(views: Views, grid: Grid) -> torch.Tensor:
     return torch.tensor(rows, dtype=torch.float64)
 
 
-def _named(views: Views, row: torch.Tensor) -> dict[str, float]:
-    return {name: weight for name, weight in zip(views.names, row.tolist(), strict=True) if weight}
-
-
 def _settled(views: Views, rater: Rater, steps: int, rated: Rated) -> Found:
     """Take the best in one step; of more steps, the best of a few that were walked."""
     tried = len(rated.blends)
@@ -121,7 +117,7 @@ def _settled(views: Views, rater: Rater, steps: int, rated: Rated) -> Found:
         return rated.best(views, rater.least, tried, walked=0)
     near = [rated.blends[place] for place in _spread(rated, REFINED)] + [rated.blends[-1]]
     few = views.fewer(FEWER)
-    walked = [rater.images(few.restored(_named(views, row), steps)) for row in near]
+    walked = [rater.images(few.restored(views.named(row), steps)) for row in near]
     return Rated(torch.stack(near), torch.tensor(walked, dtype=torch.float64)).best(
         views, rater.least, tried, len(near)
     )

@@ -36,6 +36,14 @@ class Views:
         """Return what is blended: the experts, and the photo as it came."""
         return (*self.system.experts, KEEP)
 
+    def row(self, weights: Mapping[str, float]) -> torch.Tensor:
+        """Return a blend as numbers, (K + 1,), in the order of `names`."""
+        return torch.tensor([weights.get(name, 0.0) for name in self.names])
+
+    def named(self, row: torch.Tensor) -> dict[str, float]:
+        """Return numbers as a blend; a part that is nothing is no part."""
+        return {name: weight for name, weight in zip(self.names, row.tolist(), strict=True) if weight}
+
     @cached_property
     def estimates(self) -> Latent:
         """What each of `names` makes of the windows in one step: (K + 1, B, C, h, w)."""

@@ -27,6 +27,7 @@ from clareo.checkpoints import Checkpoint, fill, load_packaged
 from clareo.colour import luma
 from clareo.devices import choose_precision
 from clareo.errors import PhotoError
+from clareo.toml import with_tuples
 from clareo.types import Image
 
 KINDS = ("noise", "jpeg", "motion", "defocus", "low_resolution", "low_light", "haze", "rain", "raindrop")
@@ -55,10 +56,7 @@ class JudgeSettings:
     @staticmethod
     def from_json(plain: Mapping[str, Any]) -> JudgeSettings:
         """Read what `to_json` wrote."""
-        known: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()
-        }
-        return JudgeSettings(**known)
+        return JudgeSettings(**with_tuples(plain))
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from typing import Any
 
 import torch
 
-from clareo.checkpoints import Checkpoint, fill, find, load_checkpoint
+from clareo.checkpoints import Checkpoint, fill, find, load_run
 from clareo.errors import CheckpointError
 from clareo.system import System
 from clareo.systems.dalpsr.learning import Damage, draw_example, lessons, training
@@ -79,7 +79,7 @@ def load(preset: str = "nano", **options: Any) -> System:  # noqa: ANN401 - of `
     place = find(preset)
     if (place / "unet").is_dir():
         return build_paper(PaperSettings(**{"base": str(place), **options}))[0]
-    return load_trained(load_checkpoint(place / "weights.safetensors" if place.is_dir() else place), **options)
+    return load_trained(load_run(place), **options)
 
 
 def load_trained(checkpoint: Checkpoint, **options: Any) -> System:  # noqa: ANN401 - of `PaperSettings`

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from clareo.backbones.pretrained import ClipVision, ClipWords
-from clareo.checkpoints import fill, find, load_checkpoint
+from clareo.checkpoints import fill, find, load_run
 from clareo.devices import choose_device
 from clareo.errors import UnknownNameError
 from clareo.perceive.captions import Captioner, FileCaptions, load_llava, no_caption
@@ -77,8 +77,7 @@ def find_senses(tags: str, captions: str, vision: str, irpad: str, words: ClipWo
 
 def load_reader(vision: str, irpad: str, words: ClipWords) -> DegradationReader:
     """Load CLIP's tower and IRPAD's decoder."""
-    place = find(irpad)
-    checkpoint = load_checkpoint(place / "weights.safetensors" if place.is_dir() else place)
+    checkpoint = load_run(find(irpad))
     decoder = Irpad(IrpadSettings.from_json(checkpoint.settings()))
     fill(decoder, checkpoint)
     tower = load_network(transformers().CLIPVisionModel, find(vision)).float()

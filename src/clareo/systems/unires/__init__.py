@@ -29,7 +29,7 @@ from dataclasses import replace
 
 import torch
 
-from clareo.checkpoints import Checkpoint, fill, find, load_checkpoint, load_packaged
+from clareo.checkpoints import Checkpoint, fill, find, load_packaged, load_run
 from clareo.errors import CheckpointError
 from clareo.system import System
 from clareo.systems.unires.learning import TaskMix, draw_example, lessons, training
@@ -73,7 +73,7 @@ def load(preset: str = "nano") -> System:
     place = find(preset)
     if (place / "unet").is_dir():
         return build_paper(PaperSettings(base=str(place)))[0]
-    return load_trained(load_checkpoint(place / "weights.safetensors" if place.is_dir() else place))
+    return load_trained(load_run(place))
 
 
 def load_trained(checkpoint: Checkpoint) -> System:
