@@ -19,10 +19,10 @@ import clareo
 from clareo.backbones.control import ControlledUNet, copy_encoder, zero_convolution
 from clareo.backbones.pretrained import ClipVision, ClipWords, load_stable_diffusion
 from clareo.degrade.recipes import degrade_tensor
-from clareo.degrade.words import restoration_prompt
+from clareo.degrade.recipes.draws import pick
 from clareo.diffusion.guidance import Guidance, guide
 from clareo.diffusion.process import DDPM
-from clareo.errors import CheckpointError, ClareoError, RecipeError, UnknownNameError, UsageError
+from clareo.errors import CheckpointError, ClareoError, UnknownNameError, UsageError
 from clareo.perceive.answers import image_hash, write_answers
 from clareo.perceive.prompts import Irpad, IrpadSettings, levels_of, prompt_of
 from clareo.planning import complete
@@ -45,8 +45,9 @@ def test_crops_are_labelled_with_what_was_done_to_them(photo: torch.Tensor) -> N
     prompts = set()
     for seed in range(4):
         made = dalpsr.draw_example(photo[0], np.random.default_rng(seed), dalpsr.Damage())
-        record = degrade_tensor(photo[0], "realesrgan", int(np.random.default_rng(seed).integers(2**31))).record
-        assert made.prompt == restoration_prompt(record)
+        rng = np.random.default_rng(seed)
+        record = degrade_tensor(photo[0], pick(rng, {"realesrgan": 1.0}), int(rng.integers(2**31))).record
+        assert made.prompt == record.prompt()
         assert made.degraded.shape == made.reference.shape == photo[0].shape
         assert torch.equal(made.reference, photo[0])
         prompts.add(made.prompt)
@@ -59,14 +60,16 @@ def drawn(settings: dalpsr.PaperSettings, senses: dalpsr.Senses, label: str = "l
     count = 2000
     pixels = torch.zeros(count, 3, 1, 1)
     batch = Batch(pixels, pixels, [label] * count, far_share=0.5)
-    return texts_of(batch, torch.Generator().manual_seed(0), settings, senses)
+    said = senses.describe(pixels[:1])
+    rng = torch.Generator().manual_seed(0)
+    return texts_of(batch, rng, settings, senses, lambda _, known: f"{said} clean" if known and said else said)
 
 
 def test_both_texts_are_dropped_together_and_some_prompts_are_predicted() -> None:
     seeing = dalpsr.Senses(captioner=lambda *_: "seen", reader=lambda photos: ["read"] * len(photos))
     texts = drawn(dalpsr.PaperSettings(), seeing)
     shares = {text: texts.count(text) / len(texts) for text in set(texts)}
-    assert set(shares) == {("", ""), ("label", "seen"), ("read", "seen")}
+    assert set(shares) == {("", ""), ("label", "seen clean"), ("read", "seen")}
     assert shares["", ""] == pytest.approx(0.2, abs=0.03)
     assert shares["read", "seen"] == pytest.approx(0.8 * 0.3, abs=0.03)
 
@@ -80,7 +83,8 @@ def test_nobody_looks_and_nothing_is_made_up(photo: torch.Tensor) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "said"),
     [
-        ({"preset": "nano"}, RecipeError, "only the paper preset"),
+        ({"preset": "nano", "drop_text": 2.0}, UsageError, "impossible"),
+        ({"preset": "nano", "tags": "ram"}, UnknownNameError, "ram"),
         ({"preset": "paper", "drop_text": 2.0}, UsageError, "impossible"),
         ({"preset": "paper", "irpad": "x"}, UsageError, "go together"),
     ],

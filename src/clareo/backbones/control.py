@@ -1,21 +1,27 @@
-"""Control: a trainable copy of a published U-Net's encoder that speaks to the skips of the original.
+"""Control: a trainable copy of a U-Net's encoder that speaks to the skips of the original.
 
-ControlNet (Zhang et al. 2023) on diffusers' parts. What controls enters the copy behind its first convolution, through
-a module of the caller's choice, and leaves it through zero convolutions: untrained, the copy says nothing.
+ControlNet (Zhang et al. 2023), on diffusers' parts and on the compact U-Net. What controls enters the copy behind its
+first convolution, and leaves it through zero convolutions: untrained, the copy says nothing.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from clareo.backbones.layers import keep_size, pad_to
+from clareo.backbones.unet import Aside, UNet, descend
 from clareo.errors import MissingExtraError
+from clareo.types import Condition
 
 if TYPE_CHECKING:
-    from clareo.types import Condition, Latent
+    from clareo.backbones.prior import Prior
+    from clareo.types import Latent
 
 
 class ControlledUNet(nn.Module):
@@ -77,3 +83,76 @@ def zero_convolution(entering: int, leaving: int) -> nn.Conv2d:
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+# --- compact ---------------------------------------------------------------------------------------------------------
+
+
+class Listener(nn.Module):
+    """What any number of words come to, in one vector: a few learned questions are put to them."""
+
+    def __init__(self, words: int, width: int, questions: int = 4, heads: int = 4) -> None:
+        super().__init__()
+        self.questions = nn.Parameter(torch.randn(questions, words))
+        self.attend = nn.MultiheadAttention(words, heads, batch_first=True)
+        self.join = nn.Linear(questions * words, width)
+        keep_size(self.join)
+
+    def forward(self, said: torch.Tensor) -> torch.Tensor:
+        """(B, L, words) -> (B, width)."""
+        asked = self.questions.to(said.dtype).expand(len(said), -1, -1)
+        vector: torch.Tensor = self.join(self.attend(asked, said, said, need_weights=False)[0].flatten(1))
+        return vector
+
+
+class CompactControl(nn.Module):
+    """A copy of the compact U-Net's encoder that hears words and sees a latent.
+
+    What it says goes to every level of the original, and to the vector that carries time and words: so a text that asks
+    for less noise can lean on what the original knows of noise.
+    """
+
+    def __init__(self, original: UNet, words: int) -> None:
+        super().__init__()
+        settings = original.settings
+        self.enter, self.encoder = copy.deepcopy(original.enter), copy.deepcopy(original.encoder)
+        self.down = copy.deepcopy(original.down)
+        self.requires_grad_(requires_grad=True)  # the original may stand still
+        self.see = zero_convolution(3 * settings.factor**2, settings.channels[0])
+        self.listen = Listener(words, settings.width)
+        self.tell = nn.Linear(settings.width, settings.width)
+        nn.init.zeros_(self.tell.weight)
+        nn.init.zeros_(self.tell.bias)
+        self.leave = nn.ModuleList(zero_convolution(channels, channels) for channels in settings.channels)
+
+    def forward(self, entering: torch.Tensor, vector: torch.Tensor, seen: torch.Tensor) -> list[torch.Tensor]:
+        """What enters the original, a vector, and the coefficients of what controls -> what is added to each level."""
+        features = self.enter(entering) + self.see(seen)
+        levels = descend(features, self.encoder, self.down, vector)
+        return [leave(level) for leave, level in zip(self.leave, levels, strict=True)]
+
+
+class ControlledCompact(nn.Module):
+    """The compact U-Net, which stays as it is, beside its control branch: `control` and `text` go to the branch."""
+
+    def __init__(self, prior: Prior, branch: CompactControl, words: str = "", strength: float = 1.0) -> None:
+        super().__init__()
+        self.prior, self.branch = prior, branch
+        self.words = words  # what the prior itself is told
+        self.strength = strength  # factor on everything that the branch says
+
+    def forward(self, x: Latent, t: torch.Tensor, condition: Condition) -> Latent:
+        """(B, C, h, w), (B,), control (B, C, h, w), text (B, L, D) -> (B, C, h, w)."""
+        if condition.control is None or condition.text is None:
+            msg = "a control branch needs something to see and words to hear"
+            raise ValueError(msg)
+        unet = self.prior.backbone
+        heard = self.branch.listen(condition.text)
+        seen = unet.scaled(pad_to(condition.control, unet.settings.stride))
+        aside = Aside(self.strength * self.branch.tell(heard), partial(self._skips, heard=heard, seen=seen))
+        return unet.explain(x, t, Condition(text=self.prior.text([self.words]).expand(len(x), -1, -1)), aside)[0]
+
+    def _skips(
+        self, entering: torch.Tensor, vector: torch.Tensor, heard: torch.Tensor, seen: torch.Tensor
+    ) -> list[torch.Tensor]:
+        return [self.strength * said for said in self.branch(entering, vector + heard, seen)]

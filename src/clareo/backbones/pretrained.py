@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from clareo.backbones.text import in_windows
 from clareo.errors import CheckpointError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -83,11 +84,9 @@ class ClipWords(nn.Module):
     def chunked(self, texts: list[list[int]], most: int) -> torch.Tensor:
         """Encode tokens in as many windows as the longest text takes, ``most`` at most: (B, 77 n, D).
 
-        Every window is marked as a prompt of its own. Shorter texts are filled up with empty windows: guidance needs
-        equally many tokens in all branches.
+        Every window is marked as a prompt of its own; shorter texts are filled up with empty windows.
         """
-        count = min(most, max(1, *(-(-len(text) // self.room) for text in texts)))
-        windows = [self._marked(text[k * self.room : (k + 1) * self.room]) for text in texts for k in range(count)]
+        windows = [self._marked(part) for part in in_windows(texts, self.room, most)]
         encoded: torch.Tensor = self._encoded(torch.tensor(windows))[0]
         return encoded.reshape(len(texts), -1, encoded.shape[-1])
 

@@ -1,13 +1,18 @@
-"""A small text encoder with a closed vocabulary, trained together with the backbone that it serves."""
+"""Small text encoders with a closed vocabulary, trained together with the backbone that they serve.
+
+`TextEncoder` does not know in which order words were said, which is enough for the name of a task. `TextTransformer`
+does: how much of what is wrong is a matter of which number follows which word.
+"""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-START, UNKNOWN = "<start>", "<unknown>"
+START, UNKNOWN, NOTHING = "<start>", "<unknown>", "<nothing>"
 _WORD = re.compile(r"[a-z]+|[0-9]+(?:\.[0-9]+)?")
 
 
@@ -51,3 +56,71 @@ class TextEncoder(nn.Module):
 def _pad(tokens: torch.Tensor, length: int) -> torch.Tensor:
     filler = tokens.mean(0, keepdim=True).expand(length - tokens.shape[0], -1)
     return torch.cat([tokens, filler])
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """Shape of a small transformer."""
+
+    width: int = 96  # of an encoded word
+    heads: int = 4
+    blocks: int = 2
+    window: int = 24  # words, with the mark in front
+
+
+class TextTransformer(nn.Module):
+    """Words in their order to vectors, a window at a time; what is left of a window is filled with a word for nothing.
+
+    It is called like `pretrained.ClipWords`.
+    """
+
+    def __init__(self, vocabulary: tuple[str, ...], settings: TextSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.vocabulary = (NOTHING, START, UNKNOWN, *vocabulary)
+        self.index = {word: place for place, word in enumerate(self.vocabulary)}
+        self.table = nn.Embedding(len(self.vocabulary), settings.width)
+        self.places = nn.Parameter(torch.randn(settings.window, settings.width))
+        layer = nn.TransformerEncoderLayer(
+            settings.width, settings.heads, 2 * settings.width, 0.0, "gelu", batch_first=True, norm_first=True
+        )
+        self.blocks = nn.TransformerEncoder(layer, settings.blocks, nn.LayerNorm(settings.width), False)  # noqa: FBT003
+
+    @property
+    def room(self) -> int:
+        """Words that fit into a window."""
+        return self.settings.window - 1
+
+    def unknown(self, prompt: str) -> list[str]:
+        """Return the words of a prompt that the encoder was never shown."""
+        return [word for word in words(prompt) if word not in self.index]
+
+    def tokens(self, text: str) -> list[int]:
+        """Return the places in the vocabulary of a text's words."""
+        return [self.index.get(word, self.index[UNKNOWN]) for word in words(text)]
+
+    def forward(self, prompts: list[str]) -> torch.Tensor:
+        """Encode prompts, (B, window, width); longer ones are cut."""
+        return self.chunked([self.tokens(prompt) for prompt in prompts], 1)
+
+    def chunked(self, texts: list[list[int]], most: int) -> torch.Tensor:
+        """Encode tokens in as many windows as the longest text takes, ``most`` at most: (B, window * n, width)."""
+        filled = [
+            [self.index[START], *part, *[self.index[NOTHING]] * (self.room - len(part))]
+            for part in in_windows(texts, self.room, most)
+        ]
+        embedded = self.table(torch.tensor(filled, device=self.table.weight.device)) + self.places
+        encoded: torch.Tensor = self.blocks(embedded)
+        return encoded.reshape(len(texts), -1, self.settings.width)
+
+
+def in_windows(texts: list[list[int]], room: int, most: int) -> list[list[int]]:
+    """Cut tokens into windows: of every text as many as the longest takes, ``most`` at most, the last ones maybe empty.
+
+    Guidance needs equally many tokens in all branches.
+
+    >>> in_windows([[1, 2, 3], [4]], 2, 3)
+    [[1, 2], [3], [4], []]
+    """
+    count = min(most, max(1, *(-(-len(text) // room) for text in texts)))
+    return [text[k * room : (k + 1) * room] for text in texts for k in range(count)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +72,14 @@ class BlockTransform(nn.Module):
         return torch.einsum("kp,bckhw->bcphw", self.basis, coefficients).flatten(1, 2)
 
 
+@dataclass(frozen=True)
+class Aside:
+    """What a control branch has to say to a U-Net."""
+
+    vector: torch.Tensor  # added to time and words, (B, width)
+    skips: Callable[[torch.Tensor, torch.Tensor], list[torch.Tensor]]  # what enters, vector -> added to every level
+
+
 class UNet(nn.Module):
     """Predict the clean latent as the input, plus a correction, plus gates on what is known of the photo.
 
@@ -115,17 +123,21 @@ class UNet(nn.Module):
         """(B, C, h, w), (B,), text (B, L, D) -> (B, C, h, w); any h and w."""
         return self.explain(x, t, condition)[0]
 
-    def explain(self, x: Latent, t: torch.Tensor, condition: Condition) -> tuple[Latent, Blur]:
+    def explain(
+        self, x: Latent, t: torch.Tensor, condition: Condition, aside: Aside | None = None
+    ) -> tuple[Latent, Blur]:
         """Return the clean latent, and the blur that was read on the way: training compares it with the truth."""
         height, width = x.shape[-2:]
         padded = pad_to(x, self.settings.stride)
         vector = self._vector(t, condition)
+        if aside is not None:
+            vector = vector + aside.vector
         photo = F.pixel_shuffle(padded, self.settings.factor)
         blur = self.deconvolution.read(photo, vector)
         sharp = F.pixel_unshuffle(self.deconvolution(photo, blur), self.settings.factor)
         coefficients: torch.Tensor = self.transform(padded)
         found = self.transform(sharp) - coefficients
-        clean: Latent = padded + self.transform.inverse(self._change(coefficients, found, vector))
+        clean: Latent = padded + self.transform.inverse(self._change(coefficients, found, vector, aside))
         return clean[..., :height, :width], blur
 
     def read_blur(self, x: Latent, t: torch.Tensor, condition: Condition) -> Blur:
@@ -133,12 +145,19 @@ class UNet(nn.Module):
         blur: Blur = self.deconvolution.read(F.pixel_shuffle(x, self.settings.factor), self._vector(t, condition))
         return blur
 
-    def _change(self, coefficients: torch.Tensor, found: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
+    def scaled(self, x: Latent) -> torch.Tensor:
+        """Return a latent's coefficients as the network takes them, each about as large as the others."""
+        coefficients = self.transform(x)
+        return self._scaled(coefficients[:, :, 0] / self.settings.factor, coefficients[:, :, 1:])
+
+    def _change(
+        self, coefficients: torch.Tensor, found: torch.Tensor, vector: torch.Tensor, aside: Aside | None
+    ) -> torch.Tensor:
         """Coefficients of the input, and what deconvolution adds to them -> what the network adds."""
         pixels = 3 * self.settings.factor**2
         colour, detail = coefficients[:, :, 0] / self.settings.factor, coefficients[:, :, 1:]
         near, far = _bands(colour)
-        features = self._features(self._entering(colour, detail, (near, far), found), vector)
+        features = self._features(self._entering(colour, detail, (near, far), found), vector, aside)
         correction, trust, gates, bands = self.leave(features).split([pixels, pixels, pixels - 3, 6], 1)
         shifted = bands[:, :3] * near + bands[:, 3:] * far
         gated = [shifted[:, :, None] * self.settings.factor, gates.reshape(detail.shape) * detail]
@@ -149,22 +168,23 @@ class UNet(nn.Module):
     def _entering(
         self, colour: torch.Tensor, detail: torch.Tensor, bands: tuple[torch.Tensor, torch.Tensor], found: torch.Tensor
     ) -> torch.Tensor:
-        gain, fine = self.settings.colour_gain, self.settings.detail_gain
+        fine = self.settings.detail_gain
         means = [2 * fine * band for band in bands]
-        return torch.cat([gain * (colour - 0.5), *(fine * part.flatten(1, 2) for part in (detail, found)), *means], 1)
+        return torch.cat([self._scaled(colour, detail), fine * found.flatten(1, 2), *means], 1)
 
-    def _features(self, entering: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
-        features = self.enter(entering)
-        skips = []
-        for stack, down in zip(self.encoder, self.down, strict=False):
-            features = stack(features, vector)
-            skips.append(features)
-            features = down(features)
-        features = self.encoder[-1](features, vector)
+    def _scaled(self, colour: torch.Tensor, detail: torch.Tensor) -> torch.Tensor:
+        return torch.cat(
+            [self.settings.colour_gain * (colour - 0.5), self.settings.detail_gain * detail.flatten(1, 2)], 1
+        )
+
+    def _features(self, entering: torch.Tensor, vector: torch.Tensor, aside: Aside | None) -> torch.Tensor:
+        levels = descend(self.enter(entering), self.encoder, self.down, vector)
+        if aside is not None:
+            levels = [level + added for level, added in zip(levels, aside.skips(entering, vector), strict=True)]
+        *skips, features = levels
         for stack, up, skip in zip(reversed(self.decoder), reversed(self.up), reversed(skips), strict=True):
             features = stack(up(features) + skip, vector)
-        last: torch.Tensor = features
-        return last
+        return features
 
     def _vector(self, t: torch.Tensor, condition: Condition) -> torch.Tensor:
         if condition.text is None:
@@ -173,6 +193,17 @@ class UNet(nn.Module):
         embedded = self.embed_time(fourier(t, 64)) + self.embed_text(condition.text.mean(1))
         vector: torch.Tensor = self.embed(embedded)
         return vector
+
+
+def descend(
+    features: torch.Tensor, stacks: nn.ModuleList, down: nn.ModuleList, vector: torch.Tensor
+) -> list[torch.Tensor]:
+    """Go down through the levels of an encoder; return what leaves each, finest first."""
+    levels = []
+    for place, stack in enumerate(stacks):
+        features = stack(down[place - 1](features) if place else features, vector)
+        levels.append(features)
+    return levels
 
 
 def _bands(colour: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -14,6 +14,7 @@ import torch
 from clareo.bench.cases import clean_photos
 from clareo.degrade import words
 from clareo.degrade.recipes import degrade_tensor
+from clareo.degrade.seen import seen_levels
 from clareo.devices import choose_device
 from clareo.errors import PhotoError
 from clareo.io import atomic, read_photo
@@ -35,7 +36,8 @@ class Answer:
 
     photo: str
     enlarged: bool  # shown four times as large, as systems see it; otherwise as it came out
-    true: tuple[int, ...]
+    true: tuple[int, ...]  # what is left to be seen
+    drawn: tuple[int, ...]  # the worst that was drawn, as the paper labels its photos
     said: tuple[int, ...]
     sure: tuple[float, ...]  # probability of what was said
 
@@ -68,8 +70,9 @@ def ask(reader: NanoReader, data: Path, samples: int) -> Iterator[Answer]:
         enlarged = bool((number + number // len(paths)) % 2)  # every photo in both ways
         shown = enlarge(made.tensor, (clean.shape[-2], clean.shape[-1])) if enlarged else made.tensor
         sure, said = reader.ask(shown[None].to(choose_device()))[0].float().softmax(-1).cpu().max(-1)
-        true = targets(made.record).tolist()
-        yield Answer(path.name, enlarged, tuple(true), tuple(said.tolist()), tuple(sure.tolist()))
+        seen = targets(seen_levels(made.record, clean[0], made.tensor))
+        true, drawn, told = (tuple(each.tolist()) for each in (seen, targets(made.record), said))
+        yield Answer(path.name, enlarged, true, drawn, told, tuple(sure.tolist()))
 
 
 def _crop(photo: Image, rng: np.random.Generator) -> Image:
@@ -94,26 +97,27 @@ def confusion(true: torch.Tensor, said: torch.Tensor) -> torch.Tensor:
 
 def _write(answers: Sequence[Answer], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    columns = [f"{what} {kind}" for what in ("true", "said", "sure") for kind in KINDS]
+    columns = [f"{what} {kind}" for what in ("true", "drawn", "said", "sure") for kind in KINDS]
     with atomic(path) as partial, partial.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["photo", "enlarged", *columns])
         for a in answers:
-            writer.writerow([a.photo, int(a.enlarged), *a.true, *a.said, *(f"{share:.4f}" for share in a.sure)])
+            levels = (*a.true, *a.drawn, *a.said)
+            writer.writerow([a.photo, int(a.enlarged), *levels, *(f"{share:.4f}" for share in a.sure)])
 
 
 def table(answers: Sequence[Answer]) -> Iterator[str]:
     """Put answers into Markdown: how often right, and a matrix a kind."""
-    true, said = (torch.tensor([getattr(a, name) for a in answers]) for name in ("true", "said"))
+    true, drawn, said = (torch.tensor([getattr(a, name) for a in answers]) for name in ("true", "drawn", "said"))
     enlarged = torch.tensor([a.enlarged for a in answers])
     yield f"{len(answers)} samples of `{RECIPE}`, half of them enlarged by {SHRINK}; higher is better.\n"
-    yield "| kind | right | within one | as it came | enlarged | always the commonest | chance | oracle |"
+    yield "| kind | right | within one | as it came | enlarged | always the commonest | chance | of what was drawn |"
     yield "|---|---|---|---|---|---|---|---|"
-    counts = confusion(true, said)
+    counts, paper = confusion(true, said), agreement(said, drawn)
     whole, own, large = (agreement(said[part], true[part]) for part in (enlarged | True, ~enlarged, enlarged))
     for kind, matrix in zip(KINDS, counts, strict=True):
         commonest = float(matrix.sum(1).max() / len(answers))
-        shares = (whole[kind], whole[f"{kind} within one"], own[kind], large[kind], commonest, 1 / LEVELS, 1.0)
+        shares = (whole[kind], whole[f"{kind} within one"], own[kind], large[kind], commonest, 1 / LEVELS, paper[kind])
         yield f"| {kind} | " + " | ".join(f"{share:.3f}" for share in shares) + " |"
     for kind, matrix in zip(KINDS, counts, strict=True):
         yield f"\n| {kind}: true, said | " + " | ".join(words.INTERVALS) + " |"

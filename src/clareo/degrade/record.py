@@ -80,7 +80,7 @@ class Record:
 
     def prompt(self) -> str:
         """Return the restoration prompt of DaLPSR: an action per kind, and the quarter of the range that it lies in."""
-        return words.restoration_prompt(self)
+        return words.restoration_prompt(words.levels(self))
 
     def kernel(self, side: int) -> torch.Tensor:
         """Return all blur together as one kernel (side, side); NaN where a step makes that meaningless."""

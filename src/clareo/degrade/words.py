@@ -39,14 +39,16 @@ def levels(record: Record) -> dict[str, float]:
     What `realesrgan` does not draw (motion, defocus, sensor noise) counts with its plain degree.
     """
     worst = dict.fromkeys(ACTIONS, 0.0)
-    same = {"motion": "blur", "defocus": "blur"}
     for step in record.steps:
-        kind, degree = same.get(step.kind, step.kind), step.degree
-        if step.op in LABELS:
-            kind, degree = LABELS[step.op][0], LABELS[step.op][1](step)
+        kind, degree = prompt_kind(step), LABELS[step.op][1](step) if step.op in LABELS else step.degree
         if kind in worst:
             worst[kind] = max(worst[kind], min(1.0, degree))
     return worst
+
+
+def prompt_kind(step: Step) -> str:
+    """Return the type of DaLPSR that a step belongs to: blur, noise or jpeg; what is none of them keeps its kind."""
+    return LABELS[step.op][0] if step.op in LABELS else {"motion": "blur", "defocus": "blur"}.get(step.kind, step.kind)
 
 
 def quarter(level: float) -> int:
@@ -64,9 +66,9 @@ def action(kind: str, place: int) -> str:
     return f"{ACTIONS[kind]} with sigma {INTERVALS[place]}"
 
 
-def restoration_prompt(record: Record) -> str:
-    """Return DaLPSR's p_r."""
-    return ", ".join(action(kind, quarter(level)) for kind, level in levels(record).items())
+def restoration_prompt(degrees: Mapping[str, float]) -> str:
+    """Return DaLPSR's p_r of degrees per type."""
+    return ", ".join(action(kind, quarter(level)) for kind, level in degrees.items())
 
 
 # --- UniRes ----------------------------------------------------------------------------------------------------------

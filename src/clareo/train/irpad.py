@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from torch.nn import functional as F
 
 from clareo.degrade.recipes import degrade_tensor
 from clareo.degrade.recipes.draws import pick
+from clareo.degrade.seen import seen_levels
+from clareo.degrade.words import levels, restoration_prompt
 from clareo.errors import RecipeError
 from clareo.latents import enlarge
 from clareo.perceive.prompts import KINDS, retrieval_loss, targets
@@ -33,12 +35,14 @@ class PromptMix:
     """Which recipes a sample is drawn from, and how often."""
 
     recipes: Mapping[str, float] = field(default_factory=lambda: {"realesrgan": 0.8, "clean": 0.1, "judged-trace": 0.1})
+    labels: Literal["seen", "drawn"] = "seen"  # what is left to be seen of each kind, or the worst that was drawn
     shrink: float = 4.0  # of photos that their recipe leaves as large as they are: at most by this before it begins
 
 
 def training(options: Mapping[str, Any]) -> Training:
     """Build the reader untrained, with its loss.
 
+    ``options.turns`` shows every cut that many times, turned and mirrored: to look is cheaper than to damage.
     ``options.alignment`` weighs how near E(LR) should stay to E(HR) of a copy that stands still: E as it begins, or the
     encoder of the run ``options.teacher``.
     """
@@ -46,20 +50,27 @@ def training(options: Mapping[str, Any]) -> Training:
     reader, weight, teacher = NanoReader(settings), options.get("alignment", 0.0), options.get("teacher", "")
     frozen = aligned_copy(load_reader(teacher).encoder if teacher else reader.encoder) if weight else None
     everything = nn.ModuleDict({"reader": reader} if frozen is None else {"reader": reader, "frozen": frozen})
-    loss, examine = partial(_loss, reader, frozen, weight), partial(Examination, reader)
+    loss, examine = partial(_loss, reader, frozen, weight, options.get("turns", 1)), partial(Examination, reader)
     return Training(everything, reader, settings.to_json(), loss, examine=examine)
 
 
 def _loss(
-    reader: NanoReader, frozen: nn.Module | None, weight: float, batch: Batch, rng: torch.Generator
+    reader: NanoReader, frozen: nn.Module | None, weight: float, turns: int, batch: Batch, rng: torch.Generator
 ) -> dict[str, torch.Tensor]:
     """Cross entropy of the retrieval; and how far the tokens are from those of the clean photo."""
-    del rng
-    seen = batch.truth["seen"]
-    terms = {"retrieval": retrieval_loss(reader(seen), batch.truth["levels"])}
+    ways = torch.randperm(8, generator=rng)[:turns].tolist()
+    seen = torch.cat([_turned(batch.truth["seen"], way) for way in ways])
+    terms = {"retrieval": retrieval_loss(reader(seen), batch.truth["levels"].repeat(turns, 1))}
     if frozen is not None:
-        terms["alignment"] = weight * alignment_loss(reader.encoder, frozen, seen, batch.truth["clean"])
+        clean = torch.cat([_turned(batch.truth["clean"], way) for way in ways])
+        terms["alignment"] = weight * alignment_loss(reader.encoder, frozen, seen, clean)
     return terms
+
+
+def _turned(photos: torch.Tensor, way: int) -> torch.Tensor:
+    """Turn (B, 3, H, W) by quarters, and mirror it: eight ways."""
+    turned = torch.rot90(photos, way % 4, (2, 3))
+    return turned.flip(3) if way >= 4 else turned
 
 
 # --- examples --------------------------------------------------------------------------------------------------------
@@ -89,12 +100,13 @@ def draw_example(clean: torch.Tensor, rng: np.random.Generator, mix: PromptMix) 
         raise RecipeError(msg)
     top, left = (int(rng.integers(extent - SMALLEST + 1)) for extent in (height, width))
     cut = np.s_[:, top : top + SMALLEST, left : left + SMALLEST]
+    degrees = seen_levels(made.record, before, small, cut) if mix.labels == "seen" else levels(made.record)
     truth = {
-        "levels": targets(made.record),
+        "levels": targets(degrees),
         "seen": small[cut].clone(),
         "clean": _resized(clean, (height, width))[cut].clone(),
     }
-    return Example(clean, enlarge(small, (clean.shape[-2], clean.shape[-1])), made.record.prompt(), truth)
+    return Example(clean, enlarge(small, (clean.shape[-2], clean.shape[-1])), restoration_prompt(degrees), truth)
 
 
 def _smaller(photo: torch.Tensor, factor: float) -> torch.Tensor:

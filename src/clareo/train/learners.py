@@ -8,7 +8,7 @@ from types import ModuleType
 from clareo.errors import UnknownNameError
 from clareo.system import list_systems, system_module
 
-OTHERS = {"irpad": "clareo.train.irpad", "judge": "clareo.train.judge"}
+OTHERS = {"irpad": "clareo.train.irpad", "judge": "clareo.train.judge", "tagger": "clareo.train.tagger"}
 
 
 def learner(name: str) -> ModuleType:

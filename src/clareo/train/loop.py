@@ -74,7 +74,8 @@ def train(recipe: Recipe, data: Path, run: Path, resume: bool = False) -> Path: 
             if state.step % recipe.checkpoint_every == 0:
                 _save(state, run / LAST)
     _save(state, run / LAST)
-    return export(training, state.average, recipe, run / WEIGHTS, data=f"{len(photos)} photos of {data.name}")
+    done = replace(training, settings={**training.settings, **_settled(mirror, aside, recipe)})
+    return export(done, state.average, recipe, run / WEIGHTS, data=f"{len(photos)} photos of {data.name}")
 
 
 def _measure(training: Training, aside: list[NDArray[np.uint8]], recipe: Recipe) -> Measure:
@@ -85,6 +86,11 @@ def _measure(training: Training, aside: list[NDArray[np.uint8]], recipe: Recipe)
     if training.examine is not None:
         return training.examine(aside, crop, recipe.seed)
     return dict
+
+
+def _settled(training: Training, aside: list[NDArray[np.uint8]], recipe: Recipe) -> Mapping[str, Any]:
+    """Return the settings that are found out at the end."""
+    return training.settle(aside, recipe.stages[-1].crop, recipe.seed) if training.settle is not None else {}
 
 
 def _build(recipe: Recipe) -> tuple[Training, Training]:

@@ -27,8 +27,16 @@ The paper is silent on the following; what is done is ours, or SeeSR's:
 - Of 30 % of samples p_r is what IRPAD reads, where there is one, since that is what it will be in use.
 - Photos are not enlarged to 512 px first: `upscale` decides.
 
-No embedded model is shipped yet. Where nobody looks (no tagger, captioner or IRPAD is named), nothing is said: p_r is
-empty and p_s holds the quality words alone.
+Differs from the paper (nano preset):
+- Process: direct iteration on unshuffled pixels, from the degraded photo, L1 on the clean one. The control branch is a
+  copy of the encoder of UniRes' U-Net, which stays frozen as the prior; it also adds to the vector of time and words.
+- At t < 1 training shows the system's own estimate only: from x_t and z_LR the true photo could be solved for.
+- p_r says what is left to be seen of each kind (`degrade.seen`); what was drawn cannot be read off a photo.
+- Tags are attributes that a formula reads off the clean photo and a small network off the degraded one; captions are
+  made of them. There is no guidance: two evaluations for one are too dear on a CPU.
+
+Where nobody looks (no tagger, captioner or IRPAD is named), nothing is said: p_r is empty and p_s holds the quality
+words alone.
 """
 
 from __future__ import annotations
@@ -38,7 +46,7 @@ from typing import Any
 
 import torch
 
-from clareo.checkpoints import Checkpoint, fill, find, load_run
+from clareo.checkpoints import Checkpoint, fill, find, load_packaged, load_run, packaged
 from clareo.errors import CheckpointError
 from clareo.system import System
 from clareo.systems.dalpsr.learning import Damage, draw_example, lessons, training
@@ -46,8 +54,11 @@ from clareo.systems.dalpsr.model import (
     EXPERTS,
     NEGATIVE,
     QUALITY,
+    NanoSettings,
     PaperSettings,
+    build_nano,
     build_paper,
+    compose_nano,
     compose_paper,
 )
 from clareo.systems.dalpsr.senses import Senses
@@ -57,9 +68,12 @@ __all__ = [
     "NEGATIVE",
     "QUALITY",
     "Damage",
+    "NanoSettings",
     "PaperSettings",
     "Senses",
+    "build_nano",
     "build_paper",
+    "compose_nano",
     "compose_paper",
     "draw_example",
     "lessons",
@@ -68,11 +82,21 @@ __all__ = [
 ]
 
 
+NAME = "dalpsr-nano"  # in the manifest
+
+
 def load(preset: str = "nano", **options: Any) -> System:  # noqa: ANN401 - of `PaperSettings`
-    """Load a training run, or a Stable Diffusion 2.1-base folder to start from; ``options`` are `PaperSettings`."""
+    """Load the embedded model, a training run, or a Stable Diffusion 2.1-base folder to start from.
+
+    ``options`` are those of `NanoSettings` or `PaperSettings`, in place of what the checkpoint says.
+    """
     if preset == "nano":
-        msg = "no embedded model of dalpsr is shipped yet; give the folder of a training run, or use --system unires"
-        raise CheckpointError(msg)
+        if NAME not in packaged():
+            msg = (
+                "no embedded model of dalpsr is shipped yet; give the folder of a training run, or use --system unires"
+            )
+            raise CheckpointError(msg)
+        return load_trained(load_packaged(NAME), **options)
     if preset == "paper":
         msg = "the paper's weights were never published; train with recipes/dalpsr-paper.toml and give the run's folder"
         raise CheckpointError(msg)
@@ -84,7 +108,11 @@ def load(preset: str = "nano", **options: Any) -> System:  # noqa: ANN401 - of `
 
 def load_trained(checkpoint: Checkpoint, **options: Any) -> System:  # noqa: ANN401 - of `PaperSettings`
     """Build what a checkpoint says it is, and fill the part that was trained; who looks may be named anew."""
-    system, trained, _ = build_paper(PaperSettings(**{**checkpoint.settings(), **options}))
+    settings = {**checkpoint.settings(), **options}
+    if settings.get("preset") == "paper":
+        system, trained, _ = build_paper(PaperSettings(**settings))
+    else:
+        system, trained, _ = build_nano(NanoSettings.from_json(settings))
     fill(trained, checkpoint)
     system.network.eval().requires_grad_(requires_grad=False).to(memory_format=torch.channels_last)
     return replace(system, fingerprint=checkpoint.sha256)

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 
-from clareo.backbones.pretrained import ClipWords
+from clareo.checkpoints import packaged
 from clareo.degrade import recipes
-from clareo.degrade.words import restoration_prompt
+from clareo.degrade.recipes.draws import pick
+from clareo.degrade.seen import seen_levels
+from clareo.degrade.words import levels, restoration_prompt
 from clareo.diffusion import losses
-from clareo.errors import RecipeError
+from clareo.diffusion.training import draw_own, draw_times, with_estimates
 from clareo.latents import enlarge
+from clareo.perceive.attributes import attributes
+from clareo.perceive.templates import template_caption
 from clareo.system import Batch, Example, Lessons, PairExample, Training
-from clareo.systems.dalpsr.model import PaperSettings, build_paper, encode_texts
+from clareo.systems.dalpsr.model import (
+    NanoSettings,
+    PaperSettings,
+    Words,
+    build_nano,
+    build_paper,
+    encode_texts,
+    praised,
+)
 from clareo.systems.dalpsr.senses import Senses
 from clareo.types import Condition
 
@@ -26,18 +38,26 @@ from clareo.types import Condition
 class Damage:
     """What a training sample is made of."""
 
-    recipe: str = "realesrgan"
+    recipes: Mapping[str, float] = field(default_factory=lambda: {"realesrgan": 1.0})  # recipe -> share
+    labels: Literal["drawn", "seen"] = "drawn"  # p_r says the worst that was drawn, or what is left to be seen of it
+    labelled: float = 1.0  # share of samples with a label; of the others p_r is read
     sharp_target: bool = False  # Real-ESRGAN's photos are sharpened first: learn towards that, as SeeSR does
 
 
 def draw_example(clean: torch.Tensor, rng: np.random.Generator, damage: Damage) -> Example:
     """Degrade a crop, and say in words what was done: the triplet (I_HR, I_LR, p_r) of section III.B."""
-    made = recipes.degrade_tensor(clean, damage.recipe, int(rng.integers(2**31)))
+    made = recipes.degrade_tensor(clean, pick(rng, damage.recipes), int(rng.integers(2**31)))
+    prompt = _label(clean, made, damage) if damage.labelled == 1 or rng.random() < damage.labelled else ""
     degraded = enlarge(made.tensor, (clean.shape[-2], clean.shape[-1]))
     first = made.record.steps[0]
     if damage.sharp_target and first.op == "sharpen":
         clean = first.apply(clean)
-    return Example(clean, degraded, restoration_prompt(made.record))
+    return Example(clean, degraded, prompt)
+
+
+def _label(clean: torch.Tensor, made: recipes.Degraded, damage: Damage) -> str:
+    seen = damage.labels == "seen"
+    return restoration_prompt(seen_levels(made.record, clean, made.tensor) if seen else levels(made.record))
 
 
 def paired(task: str) -> PairExample:
@@ -57,23 +77,51 @@ def lessons(options: Mapping[str, Any]) -> Lessons:
 
 
 def training(options: Mapping[str, Any]) -> Training:
-    """Build the paper preset untrained, with its loss."""
+    """Build a preset untrained, with its loss."""
     plain = {name: value for name, value in options.items() if name != "damage"}
-    if plain.get("preset") != "paper":
-        msg = 'of DaLPSR only the paper preset can be trained so far: say preset = "paper" in [options]'
-        raise RecipeError(msg)
-    return _paper_training(PaperSettings(**plain))
+    if plain.get("preset") == "paper":
+        return _paper_training(PaperSettings(**plain))
+    settings = NanoSettings.from_json(plain)
+    return _nano_training(replace(settings, prior_sha256=packaged()[settings.prior].sha256))
+
+
+def _nano_training(settings: NanoSettings) -> Training:
+    """L1 of the clean photo, at t = 1 and on the system's own walk."""
+    system, trained, senses = build_nano(settings)
+    denoiser, words = system.denoiser, cast("Words", system.network.get_submodule("words"))
+
+    def loss(batch: Batch, rng: torch.Generator) -> dict[str, torch.Tensor]:
+        clean, far = system.codec.encode(batch.reference), system.codec.encode(batch.degraded)
+        texts = texts_of(batch, rng, settings, senses, partial(_described, batch, senses, settings.tags == "nano"))
+        said = [praised(words, caption, settings.chunks) if prompt or caption else [] for prompt, caption in texts]
+        text = encode_texts(words, [prompt for prompt, _ in texts], said, settings.chunks)
+        t = draw_times(len(texts), batch.far_share, rng).to(clean.device)
+        condition = Condition(control=far, text=text)
+        known = with_estimates(denoiser, clean, far, condition, draw_own(t, batch.own_share, rng))
+        estimate = system.codec.decode(denoiser(denoiser.mix(known, far, t), t, condition))
+        return {"l1": losses.l1(estimate.float(), batch.reference)}
+
+    return Training(system.network, trained, settings.to_json(), loss, system)
+
+
+def _described(batch: Batch, senses: Senses, formulas: bool, place: int, known: bool) -> str:  # noqa: FBT001
+    """Describe a photo as in use, or, where formulas define the tags, say what is known of the clean one."""
+    if known and formulas:
+        return template_caption(attributes(batch.reference[place, None].cpu()))
+    return senses.describe(batch.degraded[place, None])
 
 
 def _paper_training(settings: PaperSettings) -> Training:
     """E || eps - eps_theta(z_t, z_LR, t, p_r, p_s) ||^2 (eq. 3)."""
     system, trained, senses = build_paper(settings)
-    denoiser, words = system.denoiser, cast("ClipWords", system.network.get_submodule("words"))
+    denoiser, words = system.denoiser, cast("Words", system.network.get_submodule("words"))
 
     def loss(batch: Batch, rng: torch.Generator) -> dict[str, torch.Tensor]:
         with torch.no_grad():
             clean, control = system.codec.encode(batch.reference), system.codec.encode(batch.degraded)
-            texts = texts_of(batch, rng, settings, senses)
+            texts = texts_of(
+                batch, rng, settings, senses, lambda place, _: senses.describe(batch.degraded[place, None])
+            )
             said = [words.tokens(caption) for _, caption in texts]
             text = encode_texts(words, [prompt for prompt, _ in texts], said, settings.chunks)
         t = (torch.randint(1000, (len(texts),), generator=rng) + 1).to(clean.device) / 1000
@@ -84,7 +132,13 @@ def _paper_training(settings: PaperSettings) -> Training:
     return Training(system.network, trained, asdict(settings), loss, system)
 
 
-def texts_of(batch: Batch, rng: torch.Generator, settings: PaperSettings, senses: Senses) -> list[tuple[str, str]]:
+def texts_of(
+    batch: Batch,
+    rng: torch.Generator,
+    settings: NanoSettings | PaperSettings,
+    senses: Senses,
+    describe: Callable[[int, bool], str],  # which sample, whether by what is known of it -> p_s
+) -> list[tuple[str, str]]:
     """Choose p_r and p_s of every sample; a dropped sample has neither."""
     texts = []
     draws = torch.rand(len(batch.prompts), 2, generator=rng).tolist()
@@ -92,8 +146,8 @@ def texts_of(batch: Batch, rng: torch.Generator, settings: PaperSettings, senses
         if dropped < settings.drop_text:
             texts.append(("", ""))
             continue
-        photo = batch.degraded[place : place + 1]
-        known = label and guessed >= settings.predicted_prompts  # of a real pair nobody knows the degrees
-        prompt = label if known or senses.reader is None else senses.read(photo)
-        texts.append((prompt, senses.describe(photo)))
+        known = guessed >= settings.predicted_prompts
+        taken = (label and known) or senses.reader is None  # of a real pair nobody knows the degrees
+        prompt = label if taken else senses.read(batch.degraded[place, None])
+        texts.append((prompt, describe(place, known)))
     return texts

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from clareo.backbones.control import ControlledUNet, copy_encoder, zero_convolution
-from clareo.backbones.pretrained import ClipWords, StableDiffusion, load_stable_diffusion
-from clareo.checkpoints import find
+from clareo.backbones.control import CompactControl, ControlledCompact, ControlledUNet, copy_encoder, zero_convolution
+from clareo.backbones.pretrained import StableDiffusion, load_stable_diffusion
+from clareo.backbones.prior import Prior, load_prior
+from clareo.backbones.text import TextSettings, TextTransformer
+from clareo.backbones.text import words as words_of
+from clareo.checkpoints import find, packaged
 from clareo.colour import adain
 from clareo.diffusion.denoiser import Denoiser
-from clareo.diffusion.process import DDPM
-from clareo.diffusion.samplers import sample_ddpm
-from clareo.errors import UsageError
-from clareo.latents import VAE
+from clareo.diffusion.process import DDPM, DirectIteration
+from clareo.diffusion.samplers import sample_ddim, sample_ddpm
+from clareo.errors import CheckpointError, UsageError
+from clareo.latents import VAE, PixelUnshuffle
+from clareo.perceive.prompts import interval_prompts
+from clareo.perceive.templates import caption_words
 from clareo.system import System
-from clareo.systems.dalpsr.senses import Senses, find_senses
+from clareo.systems.dalpsr.senses import Senses, find_nano_senses, find_senses
+from clareo.toml import with_tuples
 from clareo.types import Condition, Image, Percept
 
 EXPERTS = ("prompted",)
@@ -28,6 +37,58 @@ CASES = {
     "x4: blur, noise 4/255, JPEG 75": ("x4", "prompted"),
     "x4: Real-ESRGAN's second order": ("realesrgan", "prompted"),
 }
+SPOKEN = {word for text in (*interval_prompts(), QUALITY, NEGATIVE) for word in words_of(text)}
+VOCABULARY = tuple(sorted(SPOKEN | set(caption_words())))
+
+
+class Words(Protocol):
+    """A text encoder: `pretrained.ClipWords` or `text.TextTransformer`."""
+
+    @property
+    def room(self) -> int:
+        """Tokens that fit into a window."""
+
+    def tokens(self, text: str) -> list[int]:
+        """Return the tokens of a text of any length."""
+
+    def chunked(self, texts: list[list[int]], most: int) -> torch.Tensor:
+        """Encode tokens in as many windows as the longest text takes: (B, L n, D)."""
+
+    def __call__(self, prompts: list[str]) -> torch.Tensor:
+        """Encode prompts, a window each: (B, L, D)."""
+
+
+@dataclass(frozen=True)
+class NanoSettings:
+    """The nano preset: a control branch on the prior that nano presets share, and who looks at the photo."""
+
+    prior: str = "unires-nano"  # a packaged checkpoint
+    prior_sha256: str = ""  # of the file that was leaned on while training; another one would not do
+    prior_words: str = ""  # what the prior is told
+    text: TextSettings = field(default_factory=TextSettings)
+    vocabulary: tuple[str, ...] = VOCABULARY
+    drop_text: float = 0.2  # share of samples that lose both texts
+    predicted_prompts: float = 0.3  # share of samples whose p_r is what was read, in place of the label
+    guidance: float = 1.0  # s of classifier-free guidance; 1 is none
+    strength: float = 1.0  # of the control branch
+    chunks: int = 2  # windows that a caption may take
+    tags: str = "nano"  # or "null", "nano:PATH", "file:PATH"
+    captions: str = "nano"  # or "null", "file:PATH"
+    reader: str = "nano"  # or "null", "nano:PATH"
+    preset: str = "nano"
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for a checkpoint's metadata."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(plain: Mapping[str, Any]) -> NanoSettings:
+        """Read what `to_json` wrote, or the `options` of a recipe."""
+        known = with_tuples(plain)
+        return NanoSettings(**{**known, "text": TextSettings(**known.get("text", {}))})
 
 
 @dataclass(frozen=True)
@@ -41,19 +102,83 @@ class PaperSettings:
     guidance: float = 5.5  # s of classifier-free guidance; 1 is none
     strength: float = 1.0  # of the control branch
     chunks: int = 3  # windows of 75 tokens that a caption may take
-    tags: str = "null"  # or "file:PATH", "ram:PATH"
-    captions: str = "null"  # or "file:PATH", "llava:PATH"
+    tags: str = "null"  # or "nano", "nano:PATH", "file:PATH", "ram:PATH"
+    captions: str = "null"  # or "nano", "file:PATH", "llava:PATH"
     vision: str = ""  # a folder or hub name with CLIP's ViT-L/14-336, through which IRPAD looks; nobody looks without
     irpad: str = ""  # IRPAD's checkpoint; goes with `vision`
     preset: str = "paper"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.drop_text <= 1 or not 0 <= self.predicted_prompts <= 1 or self.chunks < 1:
-            msg = f"impossible settings: {self}"
-            raise UsageError(msg)
+        _check(self)
         if bool(self.vision) != bool(self.irpad):
             msg = "`vision` and `irpad` go together: one looks, the other names what is wrong"
             raise UsageError(msg)
+
+
+def _check(settings: NanoSettings | PaperSettings) -> None:
+    if not 0 <= settings.drop_text <= 1 or not 0 <= settings.predicted_prompts <= 1 or settings.chunks < 1:
+        msg = f"impossible settings: {settings}"
+        raise UsageError(msg)
+
+
+# --- nano ------------------------------------------------------------------------------------------------------------
+
+
+def build_nano(settings: NanoSettings) -> tuple[System, nn.Module, Senses]:
+    """Compose the nano preset on the packaged prior; return it with what is trained, and who looks."""
+    known = packaged()[settings.prior].sha256
+    if settings.prior_sha256 not in ("", known):
+        msg = f"trained on another {settings.prior} (sha256 {settings.prior_sha256[:16]}..., here {known[:16]}...)"
+        raise CheckpointError(msg)
+    senses = find_nano_senses(settings.tags, settings.captions, settings.reader)
+    return *compose_nano(load_prior(settings.prior), settings, senses), senses
+
+
+def compose_nano(prior: Prior, settings: NanoSettings, senses: Senses) -> tuple[System, nn.ModuleDict]:
+    """Give the prior a control branch that sees the degraded latent and hears both texts, and wire the parts up."""
+    shape = prior.backbone.settings
+    codec = PixelUnshuffle(shape.factor)
+    branch = CompactControl(prior.backbone, settings.text.width)
+    words = TextTransformer(settings.vocabulary, settings.text)
+
+    def condition(canvas: Image, percept: Percept) -> dict[str, Condition]:
+        return _conditions(codec.encode(canvas), percept, words, settings.chunks)
+
+    backbone = ControlledCompact(prior, branch, settings.prior_words, settings.strength)
+    trained = nn.ModuleDict({"control": branch, "words": words})
+    system = System(
+        name="dalpsr",
+        preset="nano",
+        codec=codec,
+        denoiser=Denoiser(backbone, DirectIteration(), "clean"),
+        sampler=sample_ddim,
+        network=nn.ModuleDict({"prior": prior, **trained, **senses.networks()}),
+        experts=EXPERTS,
+        extras=EXTRAS,
+        weights=_guided(settings.guidance),
+        steps=1,
+        perceive=senses.perceive,
+        condition=condition,
+        match_colour=partial(adain, pool=16),
+        cases=CASES,
+        multiple=shape.factor * shape.stride,
+    )
+    return system, trained
+
+
+def _conditions(control: torch.Tensor, percept: Percept, words: Words, chunks: int) -> dict[str, Condition]:
+    """Condition both branches: what was perceived, and what guidance moves away from."""
+    said = [praised(words, percept.caption, chunks), words.tokens(NEGATIVE)]
+    text = encode_texts(words, [percept.prompt, ""], said, chunks).chunk(2)
+    return {name: Condition(control=control, text=each) for name, each in zip((*EXPERTS, *EXTRAS), text, strict=True)}
+
+
+def _guided(guidance: float) -> dict[str, float]:
+    """Return the weights of classifier-free guidance; without any there is one branch to run."""
+    return {"prompted": guidance, "negative": 1 - guidance} if guidance != 1 else {"prompted": 1.0}
+
+
+# --- paper -----------------------------------------------------------------------------------------------------------
 
 
 def build_paper(settings: PaperSettings) -> tuple[System, nn.Module, Senses]:
@@ -71,11 +196,7 @@ def compose_paper(parts: StableDiffusion, settings: PaperSettings, senses: Sense
     parts.unet.requires_grad_(settings.train_unet)
 
     def condition(canvas: Image, percept: Percept) -> dict[str, Condition]:
-        control = codec.encode(canvas)
-        said = [praised(parts.words, percept.caption, settings.chunks), parts.words.tokens(NEGATIVE)]
-        text = encode_texts(parts.words, [percept.prompt, ""], said, settings.chunks).chunk(2)
-        names = (*EXPERTS, *EXTRAS)
-        return {name: Condition(control=control, text=words) for name, words in zip(names, text, strict=True)}
+        return _conditions(codec.encode(canvas), percept, parts.words, settings.chunks)
 
     backbone = ControlledUNet(parts.unet, branch, process.index, settings.strength)
     networks = {"unet": parts.unet, "control": branch, "vae": parts.vae, "words": parts.words}
@@ -88,7 +209,7 @@ def compose_paper(parts: StableDiffusion, settings: PaperSettings, senses: Sense
         network=nn.ModuleDict({**networks, **senses.networks()}),
         experts=EXPERTS,
         extras=EXTRAS,
-        weights={"prompted": settings.guidance, "negative": 1 - settings.guidance},
+        weights=_guided(settings.guidance),
         steps=50,
         perceive=senses.perceive,
         condition=condition,
@@ -100,12 +221,12 @@ def compose_paper(parts: StableDiffusion, settings: PaperSettings, senses: Sense
     return system, nn.ModuleDict(trained)
 
 
-def praised(words: ClipWords, caption: str, chunks: int) -> list[int]:
+def praised(words: Words, caption: str, chunks: int) -> list[int]:
     """Return the tokens of a caption with `QUALITY` behind it, which stays however long the caption is."""
     ending = words.tokens(f", {QUALITY}" if caption else QUALITY)
     return words.tokens(caption)[: chunks * words.room - len(ending)] + ending
 
 
-def encode_texts(words: ClipWords, prompts: list[str], captions: list[list[int]], chunks: int) -> torch.Tensor:
+def encode_texts(words: Words, prompts: list[str], captions: list[list[int]], chunks: int) -> torch.Tensor:
     """Encode p_r in a window of its own and p_s in as many as it takes, side by side: (B, 77 (1 + n), D)."""
     return torch.cat([words(prompts), words.chunked(captions, chunks)], dim=1)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
@@ -18,7 +18,12 @@ from clareo.errors import UnknownNameError
 from clareo.perceive.captions import Captioner, FileCaptions, load_llava, no_caption
 from clareo.perceive.prompts import Irpad, IrpadSettings, chosen, interval_prompts
 from clareo.perceive.published import load_network, transformers
+from clareo.perceive.reader import NanoReader
+from clareo.perceive.reader import load_reader as load_nano_reader
+from clareo.perceive.tagger import load_tagger
 from clareo.perceive.tags import FileTags, Tagger, load_ram, no_tags
+from clareo.perceive.templates import caption_by_template
+from clareo.perceive.vision import SMALLEST
 from clareo.types import Image, Percept
 
 Observer = TypeVar("Observer")
@@ -67,12 +72,34 @@ class DegradationReader(nn.Module):
 
 
 def find_senses(tags: str, captions: str, vision: str, irpad: str, words: ClipWords) -> Senses:
-    """Find observers by name: "null", "file:PATH", "ram:PATH" or "llava:PATH"; IRPAD by its two checkpoints."""
+    """Find observers by name, as `TAGGERS` and `CAPTIONERS` list them; IRPAD by its two checkpoints."""
     return Senses(
         _named(tags, "tagger", TAGGERS),
         _named(captions, "captioner", CAPTIONERS),
         load_reader(vision, irpad, words) if irpad else None,
     )
+
+
+def find_nano_senses(tags: str, captions: str, reader: str) -> Senses:
+    """Find the compact observers, or others in their place, as `TAGGERS`, `CAPTIONERS` and `READERS` list them."""
+    return Senses(
+        _named(tags, "tagger", TAGGERS),
+        _named(captions, "captioner", CAPTIONERS),
+        _named(reader, "reader", READERS),
+    )
+
+
+@dataclass(frozen=True)
+class SmallReader:
+    """The compact IRPAD, on the CPU wherever the rest may be; it does not guess at photos that are too small."""
+
+    network: NanoReader
+
+    def __call__(self, photos: Image) -> list[str]:
+        """(B, 3, H, W) -> p_r of each."""
+        if min(photos.shape[-2:]) < SMALLEST:
+            return [""] * len(photos)
+        return self.network.read(photos.float().cpu())
 
 
 def load_reader(vision: str, irpad: str, words: ClipWords) -> DegradationReader:
@@ -94,20 +121,34 @@ def _ram(place: str) -> Tagger:
     return load_ram(place, choose_device())
 
 
-TAGGERS: Mapping[str, Callable[[str], Tagger]] = {
-    "null": lambda _: no_tags,
-    "file": lambda place: FileTags(Path(place).expanduser()),
-    "ram": _ram,
+@dataclass(frozen=True)
+class Source(Generic[Observer]):
+    """Where observers of one name come from."""
+
+    find: Callable[[str], Observer]  # of a place, or of ""
+    forms: tuple[str, ...] = (":PATH",)  # what follows the name: a place, nothing, or either
+
+
+TAGGERS: Mapping[str, Source[Tagger]] = {
+    "null": Source(lambda _: no_tags, ("",)),
+    "nano": Source(lambda place: load_tagger(place or "nano"), ("", ":PATH")),  # the embedded one, or that of a run
+    "file": Source(lambda place: FileTags(Path(place).expanduser())),
+    "ram": Source(_ram),
 }
-CAPTIONERS: Mapping[str, Callable[[str], Captioner]] = {
-    "null": lambda _: no_caption,
-    "file": lambda place: FileCaptions(Path(place).expanduser()),
-    "llava": _llava,
+CAPTIONERS: Mapping[str, Source[Captioner]] = {
+    "null": Source(lambda _: no_caption, ("",)),
+    "nano": Source(lambda _: caption_by_template, ("",)),
+    "file": Source(lambda place: FileCaptions(Path(place).expanduser())),
+    "llava": Source(_llava),
+}
+READERS: Mapping[str, Source[Reader | None]] = {
+    "null": Source(lambda _: None, ("",)),
+    "nano": Source(lambda place: SmallReader(load_nano_reader(place or "nano")), ("", ":PATH")),
 }
 
 
-def _named(name: str, kind: str, known: Mapping[str, Callable[[str], Observer]]) -> Observer:
+def _named(name: str, kind: str, known: Mapping[str, Source[Observer]]) -> Observer:
     source, _, place = name.partition(":")
-    if source not in known or bool(place) == (source == "null"):
-        raise UnknownNameError.of(kind, name, [each if each == "null" else f"{each}:PATH" for each in known])
-    return known[source](place)
+    if source not in known or (":PATH" if place else "") not in known[source].forms:
+        raise UnknownNameError.of(kind, name, [each + form for each, found in known.items() for form in found.forms])
+    return known[source].find(place)

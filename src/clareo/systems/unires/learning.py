@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from clareo.backbones.deconvolution import Blur, Deconvolution
+from clareo.backbones.prior import Prior
 from clareo.degrade import recipes
 from clareo.degrade.recipes.draws import pick
 from clareo.diffusion import losses
-from clareo.diffusion.denoiser import Denoiser
+from clareo.diffusion.training import draw_own, draw_times, with_estimates
 from clareo.errors import UnknownNameError
 from clareo.latents import enlarge
 from clareo.system import Batch, Example, Lessons, PairExample, Training
@@ -22,13 +23,12 @@ from clareo.systems.unires.model import (
     NEGATIVE,
     POSITIVE,
     PROMPTS,
-    NanoNetwork,
     NanoSettings,
     PaperSettings,
     build_nano,
     build_paper,
 )
-from clareo.types import Condition, Image, Latent
+from clareo.types import Condition, Image
 
 
 @dataclass(frozen=True)
@@ -100,17 +100,17 @@ def training(options: Mapping[str, Any]) -> Training:
 
 def _nano_training(settings: NanoSettings) -> Training:
     system = build_nano(settings)
-    denoiser, network = system.denoiser, cast("NanoNetwork", system.network)
+    denoiser, network = system.denoiser, cast("Prior", system.network)
     backbone, words_of = network.backbone, network.text
 
     def loss(batch: Batch, rng: torch.Generator) -> dict[str, torch.Tensor]:
         clean, degraded = system.codec.encode(batch.reference), system.codec.encode(batch.degraded)
-        t = _times(len(batch.prompts), batch.far_share, rng).to(clean.device)
+        t = draw_times(len(batch.prompts), batch.far_share, rng).to(clean.device)
         noise = torch.randn(clean.shape, generator=rng).to(clean.device) if settings.noise else clean
         far = denoiser.process.far_end(degraded, noise)
         said = Condition(text=words_of(batch.prompts))
-        own = torch.rand(len(t), generator=rng).to(t.device) * (t < 1) > 1 - batch.own_share
-        x = denoiser.mix(_with_estimates(denoiser, clean, far, said, own), far, t)
+        own = draw_own(t, batch.own_share, rng)
+        x = denoiser.mix(with_estimates(denoiser, clean, far, said, own), far, t)
         batch = _blur_unknown(batch, own)
         seen = system.codec.decode(x)
         if batch.part == "deconvolution":
@@ -120,18 +120,6 @@ def _nano_training(settings: NanoSettings) -> Training:
         return {"l1": losses.l1(system.codec.decode(estimate).float(), batch.reference), **terms}
 
     return Training(system.network, system.network, settings.to_json(), loss, system)
-
-
-@torch.no_grad()
-def _with_estimates(denoiser: Denoiser, clean: Latent, far: Latent, said: Condition, own: torch.Tensor) -> Latent:
-    """Put the network's one-step estimate in the place of some clean photos.
-
-    A walk in use is made of estimates. Trained on true photos only, the network sharpens its own sharpening again.
-    """
-    if not own.any():
-        return clean
-    estimate = denoiser(far[own], torch.ones(int(own.sum()), device=far.device), said.only(own))
-    return clean.index_put((own,), estimate.to(clean.dtype))
 
 
 def _blur_unknown(batch: Batch, own: torch.Tensor) -> Batch:
@@ -171,9 +159,3 @@ def _paper_training(settings: PaperSettings) -> Training:
         return {"mse": losses.mse(predicted.float(), denoiser.target(clean, noise, t))}
 
     return Training(system.network, unet, asdict(settings), loss, system)
-
-
-def _times(batch: int, far_share: float, rng: torch.Generator) -> torch.Tensor:
-    """Draw times: a share at t = 1, where one-step restoration happens, the rest evenly in (0, 1)."""
-    t = torch.rand(batch, generator=rng)
-    return torch.where(torch.rand(batch, generator=rng) < far_share, torch.ones(batch), t)

@@ -15,8 +15,9 @@ from clareo.backbones.pretrained import (
     load_stable_diffusion,
     widen_first_convolution,
 )
-from clareo.backbones.text import TextEncoder, words
-from clareo.backbones.unet import UNet, UNetSettings
+from clareo.backbones.prior import Prior
+from clareo.backbones.text import words
+from clareo.backbones.unet import UNetSettings
 from clareo.checkpoints import find
 from clareo.colour import adain
 from clareo.diffusion.denoiser import Denoiser
@@ -94,18 +95,9 @@ def _prompts() -> list[str]:
 # --- nano ------------------------------------------------------------------------------------------------------------
 
 
-class NanoNetwork(nn.Module):
-    """What is trained: a backbone and its words."""
-
-    def __init__(self, settings: NanoSettings) -> None:
-        super().__init__()
-        self.backbone = UNet(settings.network)
-        self.text = TextEncoder(settings.vocabulary, settings.network.text_width)
-
-
 def build_nano(settings: NanoSettings) -> System:
     """Compose the nano preset, untrained."""
-    network = NanoNetwork(settings)
+    network = Prior(settings.network, settings.vocabulary)
     codec = PixelUnshuffle(settings.network.factor)
 
     def shrunken(x: Latent) -> Latent:

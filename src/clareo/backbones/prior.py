@@ -1,0 +1,39 @@
+"""The prior that nano presets share: the compact U-Net and its words, as UniRes learned them.
+
+It knows what photos look like and how the four usual damages are undone. A method that leans on it ships what it has
+learned beside it, and names the file that it leaned on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from clareo.backbones.text import TextEncoder
+from clareo.backbones.unet import UNet, UNetSettings
+from clareo.checkpoints import fill, load_packaged
+
+
+class Prior(nn.Module):
+    """A backbone and its words."""
+
+    def __init__(self, network: UNetSettings, vocabulary: tuple[str, ...]) -> None:
+        super().__init__()
+        self.backbone = UNet(network)
+        self.text = TextEncoder(vocabulary, network.text_width)
+
+
+def load_prior(name: str) -> Prior:
+    """Load a packaged prior, to be leaned on and not to be trained."""
+    checkpoint = load_packaged(name)
+    prior = build_prior(checkpoint.settings())
+    fill(prior, checkpoint)
+    return prior.eval().requires_grad_(requires_grad=False).to(memory_format=torch.channels_last)
+
+
+def build_prior(settings: Mapping[str, Any]) -> Prior:
+    """Build the prior that a checkpoint's settings describe, untrained."""
+    return Prior(UNetSettings.from_json(settings["network"]), tuple(settings["vocabulary"]))

@@ -1,0 +1,35 @@
+"""What methods have in common when they learn: at which times, and what the network sees there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from clareo.diffusion.denoiser import Denoiser
+    from clareo.types import Condition, Latent
+
+
+def draw_times(batch: int, far_share: float, rng: torch.Generator) -> torch.Tensor:
+    """Draw times: a share at t = 1, where one-step restoration happens, the rest evenly in (0, 1)."""
+    t = torch.rand(batch, generator=rng)
+    return torch.where(torch.rand(batch, generator=rng) < far_share, torch.ones(batch), t)
+
+
+def draw_own(t: torch.Tensor, own_share: float, rng: torch.Generator) -> torch.Tensor:
+    """Draw which samples, of those short of t = 1, hold the network's own estimate."""
+    return torch.rand(len(t), generator=rng).to(t.device) * (t < 1) > 1 - own_share
+
+
+@torch.no_grad()
+def with_estimates(denoiser: Denoiser, clean: Latent, far: Latent, said: Condition, own: torch.Tensor) -> Latent:
+    """Put the network's one-step estimate in the place of some clean photos.
+
+    A walk in use is made of estimates. Trained on true photos only, the network sharpens its own sharpening again; and
+    one that sees the degraded photo as well learns to solve for the true photo, which in use is not there.
+    """
+    if not own.any():
+        return clean
+    estimate = denoiser(far[own], torch.ones(int(own.sum()), device=far.device), said.only(own))
+    return clean.index_put((own,), estimate.to(clean.dtype))

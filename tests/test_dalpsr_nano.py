@@ -1,0 +1,261 @@
+"""DaLPSR at nano scale: a silent start, words that are heard in their order, and what is trained and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+import clareo
+from clareo.backbones.control import CompactControl, ControlledCompact
+from clareo.backbones.prior import Prior, build_prior, load_prior
+from clareo.backbones.text import TextSettings, TextTransformer
+from clareo.backbones.unet import UNetSettings
+from clareo.checkpoints import load_packaged, packaged
+from clareo.errors import CheckpointError
+from clareo.perceive.prompts import prompt_of
+from clareo.system import System
+from clareo.systems import dalpsr
+from clareo.systems.dalpsr.model import VOCABULARY
+from clareo.train.loop import train
+from clareo.train.recipe import Recipe, parse_recipe
+from clareo.types import Condition, Percept
+
+SMALL = {
+    "channels": (8, 8, 8),
+    "blocks": (1, 1, 1),
+    "width": 16,
+    "text_width": 8,
+    "deconvolution": {"window": 32, "kernel": 9, "channels": (8, 8), "hidden": 16, "width": 8},
+}
+TEXT = {"width": 16, "heads": 2, "blocks": 1}
+BLIND = {"tags": "null", "captions": "null", "reader": "null"}
+SEEN = Percept(("foliage",), "A photo of foliage.", prompt_of((2, 1, 0)))
+
+
+@pytest.fixture(autouse=True)
+def same_start() -> Iterator[None]:
+    """Draw the same weights in every test, whatever ran before."""
+    with torch.random.fork_rng():
+        torch.random.manual_seed(0)
+        yield
+
+
+def small_prior(name: str = "") -> Prior:
+    del name
+    with torch.random.fork_rng():
+        torch.random.manual_seed(5)
+        prior = Prior(UNetSettings.from_json(SMALL), ("denoise",))
+        torch.nn.init.normal_(prior.backbone.leave.weight, std=0.01)  # or it would return what it is given
+    return prior.eval().requires_grad_(requires_grad=False)
+
+
+@pytest.fixture
+def prior(monkeypatch: pytest.MonkeyPatch) -> Prior:
+    """Return a tiny prior, which stands in for the packaged one."""
+    monkeypatch.setattr("clareo.systems.dalpsr.model.load_prior", small_prior)
+    return small_prior()
+
+
+def settings(**changes: object) -> dalpsr.NanoSettings:
+    return dalpsr.NanoSettings.from_json({"text": TEXT, **BLIND, **changes})
+
+
+def build(**changes: object) -> System:
+    system, _, _ = dalpsr.build_nano(settings(**changes))
+    return system
+
+
+def speak(system: System) -> None:
+    """Give the branch's silent ends something to say."""
+    for name, value in system.network.named_parameters():
+        if name.startswith(("control.leave", "control.tell", "control.see")):
+            torch.nn.init.normal_(value, std=0.2)
+
+
+# --- the prior and its branch ----------------------------------------------------------------------------------------
+
+
+def test_the_prior_is_the_packaged_u_net() -> None:
+    prior, unires = load_prior("unires-nano"), clareo.load_system("unires").network
+    for name, value in unires.state_dict().items():
+        assert torch.equal(value, prior.state_dict()[name])
+    assert not any(value.requires_grad for value in prior.parameters())
+
+
+def test_an_untrained_branch_says_nothing(prior: Prior, photo: torch.Tensor) -> None:
+    system = build()
+    canvas = photo[..., :64, :80]
+    x, t = system.codec.encode(canvas), torch.ones(1)
+    branches = system.condition(canvas, SEEN)
+    alone = prior.backbone(x, t, Condition(text=prior.text([""])))
+    for condition in branches.values():
+        assert torch.equal(system.denoiser(x, t, condition), alone)
+    assert not torch.equal(alone, x)
+
+
+def test_every_zero_layer_learns_in_the_first_step(prior: Prior, photo: torch.Tensor) -> None:
+    system = build()
+    canvas = photo[..., :64, :64]
+    x = system.codec.encode(canvas)
+    out = system.denoiser(x, torch.ones(1), system.condition(canvas, SEEN)["prompted"])
+    (out - 0.3).abs().mean().backward()
+    branch = system.network.get_submodule("control")
+    assert isinstance(branch, CompactControl)
+    for layer in (*branch.leave, branch.tell):
+        assert layer.weight.grad is not None
+        assert float(layer.weight.grad.abs().max()) > 0
+    assert all(value.grad is None for value in prior.parameters())
+
+
+def test_strength_scales_what_the_branch_says(prior: Prior, photo: torch.Tensor) -> None:
+    system = build()
+    speak(system)
+    canvas = photo[..., :64, :64]
+    x, t = system.codec.encode(canvas), torch.ones(1)
+    condition = system.condition(canvas, SEEN)["prompted"]
+    branch = system.network.get_submodule("control")
+    assert isinstance(branch, CompactControl)
+    silent = ControlledCompact(prior, branch, strength=0.0)(x, t, condition)
+    assert torch.equal(silent, prior.backbone(x, t, Condition(text=prior.text([""]))))
+    assert not torch.allclose(system.denoiser(x, t, condition), silent, atol=1e-3)
+
+
+@pytest.mark.usefixtures("prior")
+def test_sizes_that_are_no_multiple_are_padded_alike() -> None:
+    system = build()
+    speak(system)
+    x = torch.rand(2, 48, 5, 7)
+    condition = Condition(control=x, text=torch.randn(2, 48, 16))
+    assert system.denoiser(x, torch.full((2,), 0.5), condition).shape == x.shape
+
+
+@pytest.mark.parametrize("missing", ["control", "text"])
+@pytest.mark.usefixtures("prior")
+def test_a_branch_without_words_or_a_photo_says_so(missing: str) -> None:
+    system = build()
+    whole = Condition(control=torch.rand(1, 48, 4, 4), text=torch.randn(1, 24, 16))
+    with pytest.raises(ValueError, match="something to see and words to hear"):
+        system.denoiser(torch.rand(1, 48, 4, 4), torch.ones(1), replace(whole, **{missing: None}))
+
+
+# --- words -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_order_of_words_is_heard() -> None:
+    words = TextTransformer(VOCABULARY, TextSettings(**TEXT))
+    one, other = prompt_of((3, 0, 0)), prompt_of((0, 3, 0))
+    assert sorted(words.tokens(one)) == sorted(words.tokens(other))
+    encoded = words([one, other])
+    assert encoded.shape == (2, 24, 16)
+    assert not torch.allclose(encoded[0].mean(0), encoded[1].mean(0), atol=1e-3)
+
+
+def test_everything_that_is_said_has_a_word() -> None:
+    words = TextTransformer(VOCABULARY, TextSettings(**TEXT))
+    for text in (SEEN.prompt, SEEN.caption, dalpsr.QUALITY, dalpsr.NEGATIVE, prompt_of((3, 3, 3))):
+        assert words.unknown(text) == []
+        assert len(words.tokens(text)) <= words.room
+    assert words.unknown("A zebra of foliage") == ["zebra"]
+
+
+def test_long_texts_take_windows_and_long_prompts_are_cut() -> None:
+    words = TextTransformer(("a", "b"), TextSettings(**TEXT))
+    long = words.tokens("a b " * 20)
+    both = words.chunked([long, []], 3)
+    assert both.shape == (2, 48, 16)
+    assert torch.allclose(both[:1, :24], words.chunked([long[: words.room]], 3), atol=1e-6)
+    assert words(["a b " * 20]).shape == (1, 24, 16)
+
+
+# --- the system ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("prior")
+def test_both_texts_steer_the_picture(photo: torch.Tensor) -> None:
+    system = build()
+    speak(system)
+    image = photo[..., :64, :80]
+    said = [SEEN, replace(SEEN, prompt=prompt_of((0, 1, 2))), replace(SEEN, caption="A dark photo.")]
+    pictures = [clareo.restore(image, system=system, percept=percept, judged=False).tensor for percept in said]
+    again = clareo.restore(image, system=system, percept=SEEN, judged=False).tensor
+    assert torch.equal(pictures[0], again)
+    assert not torch.equal(pictures[0], pictures[1])
+    assert not torch.equal(pictures[0], pictures[2])
+
+
+@pytest.mark.usefixtures("prior")
+def test_guidance_runs_a_second_branch() -> None:
+    assert dict(build().weights) == {"prompted": 1.0}
+    assert dict(build(guidance=1.5).weights) == {"prompted": 1.5, "negative": -0.5}
+
+
+@pytest.mark.usefixtures("prior")
+def test_small_photos_are_not_read() -> None:
+    system = build(captions="nano")
+    assert system.perceive(torch.rand(1, 3, 8, 8)) == Percept()
+
+
+# --- learning --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def photos(astronaut: NDArray[np.uint8], tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    PIL.Image.fromarray(astronaut).save(folder / "a.png")
+    return folder
+
+
+def recipe(steps: int, **options: object) -> Recipe:
+    return parse_recipe(
+        {
+            "system": "dalpsr",
+            "stages": [{"steps": steps, "crop": 64, "batch": 4, "far_share": 0.5, "own_share": 1.0}],
+            "optimiser": {"warmup": 0, "cosine": False},
+            "options": {"text": TEXT, **BLIND, "damage": {"labels": "seen", "labelled": 0.5}, **options},
+            "workers": 0,
+            "margin": 0,
+            "validate_every": 100,
+            "precision": "fp32",
+        }
+    )
+
+
+def test_a_run_keeps_what_it_learned_and_nothing_else(prior: Prior, photos: Path, tmp_path: Path) -> None:
+    path = train(recipe(2), photos, tmp_path / "run")
+    learned = load_file(path)
+    assert {name.split(".")[0] for name in learned} == {"control", "words"}
+    assert float(learned["control.leave.0.weight"].abs().max()) > 0
+    system = clareo.load_system("dalpsr", str(tmp_path / "run"))
+    assert len(system.fingerprint) == 64
+    for name, value in system.network.get_submodule("prior").state_dict().items():
+        assert torch.equal(value, prior.state_dict()[name])
+    image = torch.rand(1, 3, 40, 56)
+    assert clareo.restore(image, system=system, judged=False).tensor.shape == image.shape
+
+
+def test_labels_say_what_can_be_seen(photo: torch.Tensor) -> None:
+    seen = dalpsr.Damage(labels="seen", recipes={"noise-25": 1.0})
+    made = dalpsr.draw_example(photo[0], np.random.default_rng(0), seen)
+    assert made.prompt == prompt_of((0, 3, 0))
+    unlabelled = dalpsr.draw_example(photo[0], np.random.default_rng(0), dalpsr.Damage(labelled=0.0))
+    assert unlabelled.prompt == ""
+
+
+@pytest.mark.usefixtures("prior")
+def test_a_prior_of_another_day_is_refused() -> None:
+    build(prior_sha256=packaged()["unires-nano"].sha256)
+    with pytest.raises(CheckpointError, match="trained on another unires-nano"):
+        build(prior_sha256="0" * 64)
+
+
+def test_the_prior_is_described_by_its_checkpoint() -> None:
+    assert build_prior(load_packaged("unires-nano").settings()).backbone.settings.factor == 4
