@@ -77,11 +77,18 @@ def test_a_plan_is_replayed_byte_for_byte(noisy: Path, tmp_path: Path, run_cli: 
     assert run_cli("restore", noisy, "-o", tmp_path / "b", "--plan", sidecar).status == 0
     assert first.read_bytes() == (tmp_path / "b" / "noisy.png").read_bytes()
     accounts = [json.loads((tmp_path / run / "noisy.clareo.json").read_text()) for run in ("a", "b")]
-    assert accounts[1].pop("asked") == {"plan": accounts[0]["plan"]}
+    assert accounts[1].pop("asked") == {key: accounts[0][key] for key in ("plan", "percept")}
     assert accounts[0].pop("asked")["steps"] == 3
     assert accounts[0] == accounts[1]
     said = run_cli("restore", noisy, "-o", tmp_path / "c", "--plan", sidecar, "--steps", "2")
     assert (said.status, "--plan already decides steps" in said.err) == (2, True)
+
+
+@pytest.mark.parametrize("option", ["--caption", "--prompt"])
+def test_a_system_that_hears_no_words_says_so(noisy: Path, tmp_path: Path, run_cli: Run, option: str) -> None:
+    said = run_cli("restore", noisy, "-o", tmp_path / "out", option, "a cat")
+    assert said.status == 2
+    assert f"unires hears no words; leave the {option[2:]} out" in said.err
 
 
 def test_a_file_as_output(noisy: Path, tmp_path: Path, run_cli: Run) -> None:

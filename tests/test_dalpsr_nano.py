@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
 import pytest
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import clareo
 from clareo.backbones.control import CompactControl, ControlledCompact
@@ -28,6 +31,7 @@ from clareo.train.loop import train
 from clareo.train.recipe import Recipe, parse_recipe
 from clareo.types import Condition, Percept
 
+Run = Callable[..., Any]  # what the fixture `run_cli` is
 SMALL = {
     "channels": (8, 8, 8),
     "blocks": (1, 1, 1),
@@ -259,3 +263,60 @@ def test_a_prior_of_another_day_is_refused() -> None:
 
 def test_the_prior_is_described_by_its_checkpoint() -> None:
     assert build_prior(load_packaged("unires-nano").settings()).backbone.settings.factor == 4
+
+
+# --- words of the caller ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(prior: Prior, photos: Path, tmp_path: Path) -> Path:
+    """Train for a step, and make the branch loud enough to be seen."""
+    del prior
+    path = train(recipe(1), photos, tmp_path / "run")
+    learned = load_file(path)
+    with safe_open(path, "pt") as file:
+        about = file.metadata()
+    for name in learned:
+        if name.startswith(("control.leave", "control.tell", "control.see")):
+            learned[name] = 0.2 * torch.randn(learned[name].shape)
+    save_file(learned, path, about)
+    return path.parent
+
+
+@pytest.mark.usefixtures("prior")
+def test_the_caller_has_the_last_word(photo: torch.Tensor) -> None:
+    system = build()
+    speak(system)
+    image = photo[..., :64, :64]
+    whole = clareo.restore(image, system=system, percept=SEEN, judged=False)
+    parts = clareo.restore(image, system=system, caption=SEEN.caption, prompt=SEEN.prompt, judged=False)
+    other = clareo.restore(image, system=system, percept=SEEN, caption="A dark photo.", judged=False)
+    assert torch.equal(whole.tensor, parts.tensor)
+    assert other.percept == replace(SEEN, caption="A dark photo.")
+    assert not torch.equal(whole.tensor, other.tensor)
+
+
+def test_an_edited_sidecar_makes_another_picture(run: Path, photos: Path, tmp_path: Path, run_cli: Run) -> None:
+    photo, plain = photos / "a.png", tmp_path / "plain"
+    options = ("--system", "dalpsr", "--preset", run, "--caption", "A photo of foliage and a zebra.", "--report")
+    first = run_cli("restore", photo, "-o", plain, *options, tmp_path / "report.html")
+    assert (first.status, "has never heard the word 'zebra'" in first.err) == (0, True)
+    assert "caption: A photo of foliage and a zebra." in (tmp_path / "report.html").read_text()
+    sidecar = plain / "a.clareo.json"
+    account = json.loads(sidecar.read_text())
+    assert account["percept"]["caption"] == account["asked"]["caption"] == "A photo of foliage and a zebra."
+    other = run_cli("restore", photo, "-o", tmp_path / "same", "--plan", sidecar, "--system", "unires")
+    assert (other.status, "was made with other weights" in other.err) == (2, True)
+    kept = ("--plan", sidecar, "--preset", run)
+    assert run_cli("restore", photo, "-o", tmp_path / "same", *kept).status == 0
+    assert (tmp_path / "same" / "a.png").read_bytes() == (plain / "a.png").read_bytes()
+    account["percept"]["prompt"] = prompt_of((3, 3, 3))
+    sidecar.write_text(json.dumps(account))
+    assert run_cli("restore", photo, "-o", tmp_path / "edited", *kept).status == 0
+    assert (tmp_path / "edited" / "a.png").read_bytes() != (plain / "a.png").read_bytes()
+    again = run_cli("restore", photo, "-o", tmp_path / "edited", *kept, "--resume", "--json")
+    assert json.loads(again.out)["skipped"]
+    account["percept"]["prompt"] = 7
+    sidecar.write_text(json.dumps(account))
+    wrong = run_cli("restore", photo, "-o", tmp_path / "wrong", *kept)
+    assert (wrong.status, "are texts" in wrong.err) == (2, True)

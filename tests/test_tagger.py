@@ -21,7 +21,7 @@ from clareo.backbones.text import words
 from clareo.checkpoints import load_checkpoint, packaged
 from clareo.errors import CheckpointError, RecipeError, UnknownNameError, UsageError
 from clareo.latents import enlarge
-from clareo.perceive.attributes import TAGS, VIEW, attributes, cells, leanings, view
+from clareo.perceive.attributes import TAGS, VIEW, attributes, leanings, view
 from clareo.perceive.tagger import NAME, NanoTagger, TaggerSettings, TagNetwork, build_tagger, load_tagger
 from clareo.perceive.templates import LOOKS, PROPERTIES, caption_by_template, caption_words, template_caption
 from clareo.systems.dalpsr.senses import find_senses
@@ -122,16 +122,6 @@ def test_every_tag_is_constructed_above_or_below() -> None:
     held = leanings(torch.cat(shown).clamp(0, 1)) > 0
     assert held.any(0).all()
     assert not held.all(0).any()
-
-
-def test_cells_say_what_is_where() -> None:
-    texture, smooth, sharp, soft = cells(half_in_focus())[0]
-    left, right = np.s_[:, :4], np.s_[:, 5:]  # the middle has some of both
-    assert (texture[left] == 1).all()
-    assert (sharp[left] == 1).all()
-    assert (soft[right] == 1).all()
-    assert not any(part.any() for part in (texture[right], sharp[right], soft[left], smooth[left]))
-    assert (cells(flat(0.2, 0.4, 0.6))[0, 1] == 1).all()
 
 
 def test_attributes_are_in_order_and_the_same_at_any_size(shared_photos: torch.Tensor) -> None:

@@ -24,7 +24,18 @@ from clareo.system import System
 from clareo.trust import Trust, draw_map
 from clareo.types import Assessment, Restoration
 
-DECISIONS = ("weights", "detail", "ask", "steps", "seed", "upscale", "tile", "precision")  # keywords of `restore`
+DECISIONS = (
+    "weights",
+    "detail",
+    "ask",
+    "steps",
+    "seed",
+    "upscale",
+    "tile",
+    "precision",
+    "caption",
+    "prompt",
+)  # keywords of `restore`
 
 
 @dataclass(frozen=True)
@@ -213,17 +224,18 @@ def _finished(job: Job, system: System) -> bool:
 
 def _same_decisions(account: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
     """Compare what the caller decides with what was decided then."""
-    if options.get("plan") is not None:
-        return bool(account["plan"] == options["plan"].to_json())
-    return bool(account["asked"] == _decided(options))
+    if options.get("plan") is None:
+        return bool(account["asked"] == _decided(options))
+    words = {} if options.get("percept") is None else options["percept"].to_json()
+    words |= {name: options[name] for name in ("caption", "prompt") if options.get(name) is not None}
+    same_words = all(account["percept"][name] == said for name, said in words.items())
+    return bool(account["plan"] == options["plan"].to_json()) and same_words
 
 
 def _decided(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the caller decided that moves the result, as JSON gives it back; what was left open is not there."""
-    plan = options.get("plan")
-    if plan is not None:
-        return {"plan": plan.to_json()}
     told = {name: options[name] for name in DECISIONS if options.get(name) is not None}
+    told |= {name: options[name].to_json() for name in ("plan", "percept") if options.get(name) is not None}
     if told.get("weights") == AUTO:
         del told["weights"]  # as if nothing had been said
     decided: dict[str, Any] = json.loads(json.dumps(told))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import clareo
+from clareo import commands
 from clareo.errors import ClareoError, UsageError
 
 
@@ -49,130 +50,10 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the whole command line."""
     parser = argparse.ArgumentParser("clareo", description="Restore photos, and say what was wrong with them.")
     parser.add_argument("--version", action="version", version=f"clareo {clareo.__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    _add_restore(commands)
-    _add_assess(commands)
-    _add_compare(commands)
-    _add_degrade(commands)
-    _add_train(commands)
-    _add_bench(commands)
-    models = commands.add_parser("models", help="what is installed, its size, licence, training data and scores")
-    models.add_argument("name", nargs="?", metavar="NAME")
-    models.add_argument("--json", action="store_true")
-    models.set_defaults(command=_models)
-    doctor = commands.add_parser("doctor", help="what this machine can run, what is missing, what to install")
-    doctor.set_defaults(command=_doctor)
+    below = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for add, command in COMMANDS:
+        add(below).set_defaults(command=command)
     return parser
-
-
-def _add_restore(commands: Any) -> None:  # noqa: ANN401 - argparse keeps this type to itself
-    restore = commands.add_parser("restore", help="restore photos or folders of photos")
-    restore.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="photos or folders")
-    restore.add_argument("-o", "--out", required=True, type=Path, help="a folder, or a file for one photo")
-    restore.add_argument("--system", help="restoration method (default: unires)")
-    restore.add_argument("--preset", help="nano (default), or a folder or hub name with weights")
-    restore.add_argument("--upscale", type=int, choices=(1, 2, 3, 4), help="enlarge by this factor (default: 1)")
-    restore.add_argument("--steps", type=int, help="1 is the most faithful, more are crisper")
-    restore.add_argument("--seed", type=int, help="of all noise (default: 0)")
-    restore.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
-    restore.add_argument("--precision", choices=("auto", "fp32", "bf16"), help="default: auto")
-    restore.add_argument(
-        "--weights",
-        help="auto (default): searched for this photo; fast: out of a shortlist; predict: guessed; fixed: the same for "
-        "all; or how much each expert counts, like sr=0.4,denoise=0.6",
-    )
-    restore.add_argument("--ask", metavar="WISH", help='in words, like "remove the noise, keep the grain"')
-    restore.add_argument("--detail", type=float, help="0 leaves the blend alone, 1 brings out all the detail there is")
-    restore.add_argument("--plan", type=Path, help="repeat the plan of an earlier restoration (NAME.clareo.json)")
-    restore.add_argument("--tile", type=int, help="photo pixels along a tile (default: 512)")
-    restore.add_argument("--max-megapixels", type=float, help="refuse larger photos (default: 100)")
-    restore.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
-    restore.add_argument("--resume", action="store_true", help="skip photos that an earlier run has finished")
-    restore.add_argument(
-        "--keep-going", action=argparse.BooleanOptionalAction, default=True, help="go on after a photo that failed"
-    )
-    restore.add_argument("--report", type=Path, help="write before and after of all photos into one HTML file")
-    restore.add_argument(
-        "--trust-map", action="store_true", help="draw what was kept and what was made up (NAME.trust.png)"
-    )
-    restore.add_argument("--json", action="store_true", help="print one JSON object a photo")
-    restore.set_defaults(command=_restore)
-
-
-def _add_assess(commands: Any) -> None:  # noqa: ANN401
-    assess = commands.add_parser("assess", help="say how good photos are and what is wrong with them")
-    assess.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="photos or folders")
-    assess.add_argument("--describe", action="store_true", help="in words, with the degree of every kind")
-    assess.add_argument("--max-megapixels", type=float, help="refuse larger photos (default: 100)")
-    assess.add_argument("--json", action="store_true", help="print one JSON object a photo")
-    assess.set_defaults(command=_assess)
-
-
-def _add_compare(commands: Any) -> None:  # noqa: ANN401
-    compare = commands.add_parser("compare", help="say which of two photos is better, and why")
-    compare.add_argument("first", type=Path, metavar="A")
-    compare.add_argument("second", type=Path, metavar="B")
-    compare.add_argument(
-        "--reference", type=Path, help="the photo that both were made from: departing from it costs points"
-    )
-    compare.add_argument("--json", action="store_true", help="print one JSON object")
-    compare.set_defaults(command=_compare)
-
-
-def _add_degrade(commands: Any) -> None:  # noqa: ANN401
-    degrade = commands.add_parser("degrade", help="damage good photos, with a record of what was done")
-    degrade.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="photos or folders")
-    degrade.add_argument("-o", "--out", required=True, type=Path, help="a folder")
-    degrade.add_argument(
-        "--recipe",
-        default="realesrgan",
-        help="a name, kinds joined by +, a recipe file (.toml) or a record to repeat (.json)",
-    )
-    degrade.add_argument("--sheet", action="store_true", help="draw every kind at five degrees instead")
-    degrade.add_argument("--seed", type=int, default=0)
-    degrade.add_argument("--count", type=int, default=1, help="versions of each photo (default: 1)")
-    degrade.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
-    degrade.set_defaults(command=_degrade)
-
-
-def _add_train(commands: Any) -> None:  # noqa: ANN401
-    train = commands.add_parser("train", help="train a system from a recipe and a folder of clean photos")
-    train.add_argument("recipe", type=Path, metavar="RECIPE", help="a TOML file, see recipes/")
-    train.add_argument("overrides", nargs="*", metavar="key=value", help="keys of the recipe, like optimiser.rate=1e-4")
-    train.add_argument("--data", required=True, type=Path, help="a folder of clean photos")
-    train.add_argument("-o", "--out", type=Path, default=Path("runs/run"), help="where the run is kept")
-    train.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
-    train.set_defaults(command=_train)
-
-
-def _add_bench(commands: Any) -> None:  # noqa: ANN401
-    bench = commands.add_parser("bench", help="measure systems on benchmark sets, or one on photos damaged on purpose")
-    several: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
-    bench.add_argument(
-        "--data", **several, metavar="NAME=FOLDER", help="benchmark sets; or a FOLDER of clean photos, to be damaged"
-    )
-    bench.add_argument("--system", **several, metavar="NAME[:PRESET]", help="default: unires; input: the photo itself")
-    bench.add_argument("--preset", default="nano", help="of systems that name none (default: nano)")
-    bench.add_argument("--metric", **several, metavar="METRIC", help="names or protocols, like psnr/y-bt601/crop0")
-    bench.add_argument("--steps", type=int, nargs="+", help="each makes a line of every table")
-    bench.add_argument("--weights", help="how much each expert counts, like sr=0.4,denoise=0.6")
-    bench.add_argument("--upscale", type=int, choices=(1, 2, 3, 4), help="of the set `flat`; others have their own")
-    bench.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
-    bench.add_argument("--limit", type=int, help="use the first so many photos of each folder")
-    bench.add_argument("--keep", action="store_true", help="keep the restored pictures")
-    bench.add_argument(
-        "--published", nargs="*", metavar="METHOD", help="set the papers' numbers beside ours: their own, named or all"
-    )
-    bench.add_argument("--build", metavar="NAME=FOLDER", help="build a set that is not handed out from others' photos")
-    bench.add_argument("--speed", action="store_true", help="measure seconds instead of quality")
-    bench.add_argument("--degradations", action="store_true", help="measure what training draws, and how fast")
-    bench.add_argument("--trust", action="store_true", help="measure whether trust finds what was made up")
-    bench.add_argument("--planning", action="store_true", help="measure how well the blend of a photo is chosen")
-    bench.add_argument("--lessons", type=Path, help="for --planning: what the paper's random forest learns from")
-    bench.add_argument("--judge", action="store_true", help="examine the judge on photos damaged on purpose")
-    bench.add_argument("--prompts", action="store_true", help="measure how well prompts are read off photos (IRPAD)")
-    bench.add_argument("-o", "--out", type=Path, default=Path("bench"), help="folder for the CSV and the tables")
-    bench.set_defaults(command=_bench)
 
 
 # --- commands --------------------------------------------------------------------------------------------------------
@@ -182,7 +63,7 @@ def _restore(parsed: argparse.Namespace) -> int:
     from clareo import batch, planning  # noqa: PLC0415
 
     told = vars(parsed)
-    names = ("upscale", "steps", "seed", "precision", "detail", "ask", "tile", "max_megapixels")
+    names = ("upscale", "steps", "seed", "precision", "detail", "ask", "tile", "max_megapixels", "caption", "prompt")
     options = {key: told[key] for key in names}
     options = {key: value for key, value in options.items() if value is not None} | {"device": parsed.device}
     options["trust_map"] = parsed.trust_map
@@ -191,13 +72,19 @@ def _restore(parsed: argparse.Namespace) -> int:
     if parsed.ask is not None:
         for clause in planning.understand(parsed.ask).unknown:
             print(f"clareo: not understood: {clause!r}", file=sys.stderr)
-    name, preset = parsed.system, parsed.preset
+    name, preset, kept = parsed.system, parsed.preset, planning.Kept()
     if parsed.plan is not None:
         _refuse_beside_plan(options)
         options["plan"], kept = planning.read_plan(parsed.plan)
-        name, preset = name or kept.get("system"), preset or kept.get("preset")
+        if kept.percept is not None:
+            options["percept"] = kept.percept
+        name, preset = name or kept.system, preset or kept.preset
     jobs = batch.make_jobs(parsed.paths, parsed.out, options)
     system = clareo.load_system(name or "unires", preset or "nano")
+    if parsed.preset is None and kept.weights not in (None, system.fingerprint):
+        msg = f"{parsed.plan}: was made with other weights than those of {system.name} here; name them by --preset"
+        raise UsageError(msg)
+    _tell_strange_words(system, parsed.caption, parsed.prompt)
     outcomes = []
     work = batch.run(jobs, system, overwrite=parsed.overwrite, resume=parsed.resume, keep_going=parsed.keep_going)
     failed = False
@@ -218,6 +105,12 @@ def _refuse_beside_plan(options: dict[str, Any]) -> None:
     if clash:
         msg = f"--plan already decides {', '.join(clash)}; edit the plan file, or leave --plan out"
         raise UsageError(msg)
+
+
+def _tell_strange_words(system: Any, *texts: str | None) -> None:  # noqa: ANN401 - lazily imported type
+    if system.strange is not None:
+        for word in dict.fromkeys(word for text in texts for word in system.strange(text or "")):
+            print(f"clareo: {system.name} has never heard the word {word!r}", file=sys.stderr)
 
 
 def _tell(outcome: Any, number: int, total: int, *, as_json: bool) -> None:  # noqa: ANN401 - lazily imported type
@@ -392,6 +285,18 @@ def _doctor(_: argparse.Namespace) -> int:
         healthy &= not line.startswith("missing")
         print(line)
     return 0 if healthy else 1
+
+
+COMMANDS: tuple[tuple[Callable[[Any], argparse.ArgumentParser], Callable[[argparse.Namespace], int]], ...] = (
+    (commands.add_restore, _restore),
+    (commands.add_assess, _assess),
+    (commands.add_compare, _compare),
+    (commands.add_degrade, _degrade),
+    (commands.add_train, _train),
+    (commands.add_bench, _bench),
+    (commands.add_models, _models),
+    (commands.add_doctor, _doctor),
+)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ PAGE = """<!doctype html>
 
 FIGURE = """<figure><div class="pair"><img alt="before: {name}" src="{before}"><img class="after" alt="after: {name}" \
 src="{after}"></div><input type="range" value="50" aria-label="before and after"><figcaption><b>{name}</b> \
-{size}<br>{verdict}{bars}<small>{plan}</small></figcaption></figure>"""
+{size}<br>{verdict}{percept}{bars}<small>{plan}</small></figcaption></figure>"""
 BAR = '<div>{name}<i><b class="{kind}" style="left:{left:.1f}%;width:{width:.1f}%"></b></i><span>{value}</span></div>'
 LOW, HIGH = -0.2, 1.2  # the ends of a bar of weights
 SLIGHT = 0.05  # degrees below this are not drawn
@@ -83,7 +83,8 @@ def _figure(outcome: Outcome) -> str:
         )
     size, pictures = f"{done.image.width} x {done.image.height}", {"before": before, "after": done.image}
     embedded = {side: _embedded(picture) for side, picture in pictures.items()}
-    return FIGURE.format(name=name, size=size, plan=plan, verdict=_verdict(done), bars=_bars(done), **embedded)
+    told = {"verdict": _verdict(done), "percept": _percept(done), "bars": _bars(done)}
+    return FIGURE.format(name=name, size=size, plan=plan, **told, **embedded)
 
 
 def _verdict(done: Restoration) -> str:
@@ -92,6 +93,12 @@ def _verdict(done: Restoration) -> str:
         return ""
     moved = f"{html.escape(done.before.text)} &rarr; {done.after.score:.1f}"
     return f"{moved}, trust {done.trust:.2f}<br>"
+
+
+def _percept(done: Restoration) -> str:
+    """Say what was perceived, or put into words by the caller."""
+    texts = {"tags": ", ".join(done.percept.tags), "caption": done.percept.caption, "to do": done.percept.prompt}
+    return "".join(f"<small>{title}: {html.escape(text)}</small><br>" for title, text in texts.items() if text)
 
 
 def _bars(done: Restoration) -> str:

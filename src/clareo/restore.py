@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from clareo import planning
 from clareo.devices import NAMES, DeviceName, Precision, choose_device, choose_precision
 from clareo.diffusion.guidance import Spread
-from clareo.errors import RestorationError
+from clareo.errors import RestorationError, UsageError
 from clareo.io import MAX_MEGAPIXELS, as_photo, to_picture
 from clareo.latents import fit
 from clareo.quality.report import assess_image, can_be_assessed
@@ -40,6 +40,8 @@ def restore(  # noqa: PLR0913 - keyword-only, one per thing a user may decide
     device: DeviceName = "auto",
     precision: Precision = "auto",
     percept: Percept | None = None,
+    caption: str | None = None,
+    prompt: str | None = None,
     plan: Plan | None = None,
     judged: bool = True,
     trust_map: bool = False,
@@ -61,7 +63,9 @@ def restore(  # noqa: PLR0913 - keyword-only, one per thing a user may decide
         tile: photo pixels along a tile.
         device: "auto", "cpu", "cuda" or "mps".
         precision: "auto", "fp32" or "bf16".
-        percept: what the photo shows, in place of what the system perceives.
+        percept: what the photo shows and what is wrong with it, in place of what the system perceives.
+        caption: the first in sentences, likewise; a system that hears no words says so.
+        prompt: the second, like "Denoise with sigma 0.5~0.75", likewise.
         plan: an earlier plan to repeat, in place of all of the above.
         judged: score the photo before and after, and how far the result can be trusted.
         trust_map: keep the trust per pixel as well; `trust.draw_map` draws it. Where a system draws noise, the photo
@@ -87,7 +91,7 @@ def restore(  # noqa: PLR0913 - keyword-only, one per thing a user may decide
     else:
         sketch = planning.check(plan, system)
     canvas = fit(source.pixels, sketch.upscale, system.multiple)
-    percept = percept or system.perceive(canvas)
+    percept = _told(system, percept or system.perceive(canvas), caption, prompt)
     if plan is None:
         plan = planning.choose(system, sketch, canvas, percept, place, way=way, detail=detail, wishes=wishes)
     size = (source.pixels.shape[-2] * plan.upscale, source.pixels.shape[-1] * plan.upscale)
@@ -109,6 +113,15 @@ def restore(  # noqa: PLR0913 - keyword-only, one per thing a user may decide
         None if trust is None else trust.score,
         trust.kept if trust is not None and trust_map else None,
     )
+
+
+def _told(system: System, percept: Percept, caption: str | None, prompt: str | None) -> Percept:
+    """Put the caller's words in the place of those that were perceived."""
+    said = {name: text for name, text in (("caption", caption), ("prompt", prompt)) if text is not None}
+    if said and system.strange is None:
+        msg = f"{system.name} hears no words; leave the {' and the '.join(said)} out, or take a system that does"
+        raise UsageError(msg)
+    return replace(percept, caption=said.get("caption", percept.caption), prompt=said.get("prompt", percept.prompt))
 
 
 @dataclass(frozen=True)

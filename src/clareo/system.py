@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -46,6 +46,7 @@ class System:
     extras: tuple[str, ...] = ()  # branches beside the experts, never part of a weight grid
     detail: float = 1.0  # how far a wish for all the detail there is goes towards the `detail` expert; below 0 away
     multiple: int = 1  # sides of the canvas are multiples of this many photo pixels
+    strange: Callable[[str], Sequence[str]] | None = None  # words of a text that mean nothing to it; None: it is deaf
     fingerprint: str = ""  # sha256 of the weights
 
 

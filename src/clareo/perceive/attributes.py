@@ -56,34 +56,18 @@ def view(photo: Image) -> Image:
     return F.interpolate(photo, (VIEW, VIEW), mode="bicubic", antialias=True).clamp(0, 1)
 
 
-def cells(photo: Image) -> torch.Tensor:
-    """(B, 3, H, W) -> (B, 4, 8, 8), [0, 1]: where texture, smoothness, sharpness and softness are, in `LINE` px."""
-    seen = view(photo)
-    fractions = (F.avg_pool2d(part(seen), LINE // CELL) for part in (_texture, _smoothness))
-    return torch.cat([*fractions, *_sharp_and_soft(seen)], 1)
-
-
 # --- structure -------------------------------------------------------------------------------------------------------
 
 
 def _textured(seen: Image) -> torch.Tensor:
-    """Share of cells that are full of fine detail."""
-    return _texture(seen).mean((1, 2, 3))
-
-
-def _texture(seen: Image) -> torch.Tensor:
-    """Return where fine detail is; an edge through a cell is loud, but leaves most of it empty."""
+    """Share of cells that are full of fine detail; an edge through a cell is loud, but leaves most of it empty."""
     detail = fine(luma(seen)).abs().clamp_max(2 * FINE)
-    return (F.avg_pool2d(detail, CELL) > FINE).float()
+    return (F.avg_pool2d(detail, CELL) > FINE).float().mean((1, 2, 3))
 
 
 def _smooth(seen: Image) -> torch.Tensor:
     """Share of cells in which brightness hardly changes."""
-    return _smoothness(seen).mean((1, 2, 3))
-
-
-def _smoothness(seen: Image) -> torch.Tensor:
-    return (_deviation(luma(seen), CELL) < SMOOTH).float()
+    return (_deviation(luma(seen), CELL) < SMOOTH).float().mean((1, 2, 3))
 
 
 def _straight(seen: Image) -> torch.Tensor:
@@ -97,16 +81,11 @@ def _straight(seen: Image) -> torch.Tensor:
 
 def _focus(seen: Image) -> torch.Tensor:
     """Share of cells that are sharp, or that are soft, whichever are fewer: much of both is shallow focus."""
-    sharp, soft = (part.mean((1, 2, 3)) for part in _sharp_and_soft(seen))
-    return torch.minimum(sharp, soft)
-
-
-def _sharp_and_soft(seen: Image) -> tuple[torch.Tensor, torch.Tensor]:
     y = luma(seen)
     deviation = _deviation(y, LINE)
     share = F.avg_pool2d(fine(y).abs(), LINE) / deviation.clamp_min(1e-6)
     there = deviation > CONTRAST
-    return (there & (share > SHARP)).float(), (there & (share < SOFT)).float()
+    return torch.minimum(*((there & part).float().mean((1, 2, 3)) for part in (share > SHARP, share < SOFT)))
 
 
 def _deviation(y: torch.Tensor, cell: int) -> torch.Tensor:

@@ -2,8 +2,7 @@
 
 Perceives   the view of `attributes`, 128 x 128 px of the whole photo, whatever its size: a small photo, down to a few
             pixels, is enlarged to it, a canvas shrunk to it, so both look alike and need no telling apart.
-Feeds       one logit a tag, from a small encoder, a spectrum and tones, and from what the formula says of the damage;
-            beside it, where texture, smoothness and focus are: sixty-four answers a photo, and faster learned than one.
+Feeds       one logit a tag, from a small encoder, a spectrum and tones, and from what the formula says of the damage.
 
 The formula is right about light and colour where damage leaves them alone, and wrong about texture: noise counts as
 such and blur hides it. What the network learns is where to believe it.
@@ -35,7 +34,6 @@ SYSTEM = "tagger"  # in a checkpoint
 HALF = 0.5  # the threshold of a tag's probability, where it has none of its own
 BANDS = 4  # from top to bottom: skies are above
 BELIEF = 8.0  # in the formula, at the start
-MAPS = 4  # what `attributes.cells` says of a place
 
 
 @dataclass(frozen=True)
@@ -63,14 +61,6 @@ class TaggerSettings:
         return TaggerSettings(**with_tuples(plain))
 
 
-@dataclass(frozen=True)
-class Said:
-    """What the network makes of photos."""
-
-    tags: torch.Tensor  # logits (B, tags)
-    cells: torch.Tensor  # logits of `attributes.cells`, (B, 4, 8, 8)
-
-
 class TagNetwork(nn.Module):
     """Encoder, spectrum, tones and formula, and a head over them."""
 
@@ -82,8 +72,7 @@ class TagNetwork(nn.Module):
         self.settings = settings
         self.encoder = SmallEncoder(EncoderSettings(settings.channels, window=VIEW))
         self.spectrum = Spectrum(VIEW // 4, settings.spectral, settings.width)
-        self.cells = nn.Linear(self.encoder.width, MAPS)
-        seen = (BANDS + 1) * self.encoder.width + MAPS + settings.width + TONES + len(TAGS)
+        seen = (BANDS + 1) * self.encoder.width + settings.width + TONES + len(TAGS)
         self.first, self.last = nn.Linear(seen, settings.width), nn.Linear(settings.width, len(TAGS))
         keep_size(self.first, gain=2**0.5)
         keep_size(self.last, gain=0.1)  # begins as the formula
@@ -91,21 +80,19 @@ class TagNetwork(nn.Module):
 
     def forward(self, photo: Image) -> torch.Tensor:
         """(B, 3, H, W), any size -> logits (B, tags)."""
-        return self.look(photo).tags
-
-    def look(self, photo: Image) -> Said:
-        """Say which tags there are, and what is where."""
         with torch.autocast(photo.device.type, enabled=False):
             seen = view(photo.float())
             formula = F.softsign(leanings(seen))
         y = luma(seen)
+        signs = [*self._pooled(seen), self.spectrum(y), tones(y), formula]
+        corrections: torch.Tensor = self.last(F.silu(self.first(torch.cat(signs, 1))))
+        return corrections + self.belief.exp() * formula
+
+    def _pooled(self, seen: Image) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the mean of the tokens in each of four bands, (B, 4 C), and the largest of all, (B, C)."""
         tokens = F.silu(self.encoder(seen))
-        where = self.cells(tokens)
-        bands = tokens.view(len(tokens), BANDS, -1, self.encoder.width).mean(2).flatten(1)
-        signs = [bands, tokens.amax(1), where.sigmoid().mean(1), self.spectrum(y), tones(y), formula]
-        corrections = self.last(F.silu(self.first(torch.cat(signs, 1))))
-        cells = where.transpose(1, 2).unflatten(2, (self.encoder.settings.grid, -1))
-        return Said(corrections + self.belief.exp() * formula, cells)
+        bands = tokens.view(len(tokens), BANDS, -1, self.encoder.width)
+        return bands.mean(2).flatten(1), tokens.amax(1)
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from clareo.diffusion.guidance import Guidance
 from clareo.errors import UnknownNameError, UsageError, WeightsError
 from clareo.system import System
-from clareo.types import KEEP, Plan
+from clareo.types import KEEP, Percept, Plan
 
 AUTO, FAST, PREDICT, FIXED = WAYS = ("auto", "fast", "predict", "fixed")  # to find the weights of a photo
 UPSCALES = (1, 2, 3, 4)
@@ -118,22 +119,41 @@ def parse_weights(text: str) -> dict[str, float] | str:
     return weights
 
 
-def read_plan(path: Path) -> tuple[Plan, dict[str, str]]:
-    """Read the plan out of a sidecar (NAME.clareo.json), with the system and preset that it names.
+@dataclass(frozen=True)
+class Kept:
+    """What a sidecar says beside the plan; a file that holds nothing but a plan says none of it."""
 
-    A file that holds nothing but a plan names neither.
-    """
+    system: str | None = None
+    preset: str | None = None
+    weights: str | None = None  # sha256
+    percept: Percept | None = None
+
+
+def read_plan(path: Path) -> tuple[Plan, Kept]:
+    """Read the plan out of a sidecar (NAME.clareo.json), with what goes with it; both may have been edited."""
     try:
         account: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         plain = account.get("plan", account)
-        names: dict[str, str] = {key: str(account[key]) for key in ("system", "preset") if key in account}
+        kept = Kept(*(account.get(key) for key in ("system", "preset", "weights_sha256")))
+        kept = replace(kept, percept=_percept(account.get("percept")))
         weights = {str(name): float(weight) for name, weight in plain["weights"].items()}
         steps, seed, upscale = (int(plain[key]) for key in ("steps", "seed", "upscale"))
         tile, precision = int(plain.get("tile", TILE)), str(plain.get("precision", "fp32"))
-        return Plan(weights, steps, seed, upscale, tile, precision, str(plain.get("why") or "")), names
+        return Plan(weights, steps, seed, upscale, tile, precision, str(plain.get("why") or "")), kept
     except OSError as error:
         msg = f"{path}: {error.strerror}"
         raise UsageError(msg) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         msg = f"{path}: not a plan ({type(error).__name__}: {error})"
         raise UsageError(msg) from error
+
+
+def _percept(plain: Mapping[str, Any] | None) -> Percept | None:
+    """Read what `Percept.to_json` wrote; a key that it does not have is an error."""
+    if plain is None:
+        return None
+    percept = Percept(**{**plain, "tags": tuple(plain.get("tags", ()))})
+    if not all(isinstance(said, str) for said in (*percept.tags, percept.caption, percept.prompt)):
+        msg = "tags, caption and prompt of a percept are texts"
+        raise ValueError(msg)
+    return percept

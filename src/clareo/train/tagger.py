@@ -20,7 +20,7 @@ from clareo.degrade.recipes import degrade_tensor
 from clareo.degrade.recipes.draws import pick
 from clareo.errors import RecipeError
 from clareo.latents import enlarge
-from clareo.perceive.attributes import TAGS, attributes, cells, leanings, view
+from clareo.perceive.attributes import TAGS, attributes, leanings, view
 from clareo.perceive.tagger import HALF, TaggerSettings, TagNetwork
 from clareo.perceive.tags import in_words
 from clareo.system import Batch, Example, Lessons, PairExample, Training
@@ -51,13 +51,10 @@ def training(options: Mapping[str, Any]) -> Training:
 
 
 def _loss(network: TagNetwork, batch: Batch, rng: torch.Generator) -> dict[str, torch.Tensor]:
-    """Cross entropy of every tag, and of what is where."""
+    """Cross entropy of every tag."""
     del rng
-    said = network.look(batch.truth["seen"])
-    return {
-        "tags": F.binary_cross_entropy_with_logits(said.tags.float(), batch.truth["tags"]),
-        "cells": F.binary_cross_entropy_with_logits(said.cells.float(), batch.truth["cells"]),
-    }
+    said = network(batch.truth["seen"]).float()
+    return {"tags": F.binary_cross_entropy_with_logits(said, batch.truth["tags"])}
 
 
 # --- examples --------------------------------------------------------------------------------------------------------
@@ -81,7 +78,6 @@ def draw_example(clean: torch.Tensor, rng: np.random.Generator, mix: TagMix) -> 
     seen = canvas if rng.random() < mix.canvas else small
     truth = {
         "tags": (leanings(clean[None])[0] > 0).float(),
-        "cells": cells(clean[None])[0],
         "seen": view(seen[None])[0],
         "clean": view(clean[None])[0],
     }

@@ -162,6 +162,7 @@ def compose_nano(prior: Prior, settings: NanoSettings, senses: Senses) -> tuple[
         match_colour=partial(adain, pool=16),
         cases=CASES,
         multiple=shape.factor * shape.stride,
+        strange=words.unknown,
     )
     return system, trained
 
@@ -216,6 +217,7 @@ def compose_paper(parts: StableDiffusion, settings: PaperSettings, senses: Sense
         match_colour=adain,
         cases=CASES,
         multiple=codec.factor * 8,  # the U-Net halves its latent three times
+        strange=lambda _: (),  # CLIP spells what it does not know
     )
     trained = {name: networks[name] for name in (("control", "unet") if settings.train_unet else ("control",))}
     return system, nn.ModuleDict(trained)
