@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -98,6 +99,15 @@ class Said:
     status: int
     out: str
     err: str
+
+
+@pytest.fixture
+def photos(astronaut: NDArray[np.uint8], tmp_path: Path) -> Path:
+    """Return a folder with one free photo."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    PIL.Image.fromarray(astronaut).save(folder / "a.png")
+    return folder
 
 
 @pytest.fixture

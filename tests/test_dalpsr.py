@@ -9,10 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import PIL.Image
 import pytest
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 import clareo
@@ -334,14 +332,6 @@ def test_observers_that_nobody_knows(tiny_sd: Path, kind: str, name: str) -> Non
 
 
 # --- training --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def photos(astronaut: NDArray[np.uint8], tmp_path: Path) -> Path:
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    PIL.Image.fromarray(astronaut).save(folder / "a.png")
-    return folder
 
 
 def recipe(tiny_sd: Path, steps: int, batch: int = 2, **options: object) -> Recipe:

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import pytest
 import torch
-from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -208,14 +206,6 @@ def test_small_photos_are_not_read() -> None:
 
 
 # --- learning --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def photos(astronaut: NDArray[np.uint8], tmp_path: Path) -> Path:
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    PIL.Image.fromarray(astronaut).save(folder / "a.png")
-    return folder
 
 
 def recipe(steps: int, **options: object) -> Recipe:
