@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from safetensors import safe_open
@@ -16,15 +17,22 @@ from safetensors.torch import load_file, save_file
 
 import clareo
 from clareo.backbones.control import CompactControl, ControlledCompact
+from clareo.backbones.layers import pad_to
 from clareo.backbones.prior import Prior, build_prior, load_prior
-from clareo.backbones.text import TextSettings, TextTransformer
+from clareo.backbones.text import TextSettings, TextTransformer, words
 from clareo.backbones.unet import UNetSettings
 from clareo.checkpoints import load_packaged, packaged
-from clareo.errors import CheckpointError
+from clareo.errors import CheckpointError, RecipeError, UnknownNameError
+from clareo.latents import enlarge
+from clareo.perceive.attributes import attributes
 from clareo.perceive.prompts import prompt_of
-from clareo.system import System
+from clareo.perceive.reader import NanoReader, ReaderSettings
+from clareo.perceive.templates import template_caption
+from clareo.system import Batch, System
 from clareo.systems import dalpsr
+from clareo.systems.dalpsr.learning import by_formula, describe
 from clareo.systems.dalpsr.model import VOCABULARY
+from clareo.systems.dalpsr.senses import SmallReader
 from clareo.train.loop import train
 from clareo.train.recipe import Recipe, parse_recipe
 from clareo.types import Condition, Percept
@@ -103,7 +111,7 @@ def test_an_untrained_branch_says_nothing(prior: Prior, photo: torch.Tensor) -> 
     assert not torch.equal(alone, x)
 
 
-def test_every_zero_layer_learns_in_the_first_step(prior: Prior, photo: torch.Tensor) -> None:
+def test_zero_layers_learn_first_and_then_what_lies_before_them(prior: Prior, photo: torch.Tensor) -> None:
     system = build()
     canvas = photo[..., :64, :64]
     x = system.codec.encode(canvas)
@@ -115,6 +123,11 @@ def test_every_zero_layer_learns_in_the_first_step(prior: Prior, photo: torch.Te
         assert layer.weight.grad is not None
         assert float(layer.weight.grad.abs().max()) > 0
     assert all(value.grad is None for value in prior.parameters())
+    speak(system)
+    system.network.zero_grad()
+    system.denoiser(x, torch.ones(1), system.condition(canvas, SEEN)["prompted"]).mean().backward()
+    trained = [*branch.named_parameters(), *system.network.get_submodule("words").named_parameters()]
+    assert [name for name, value in trained if value.grad is None or not value.grad.any()] == []
 
 
 def test_strength_scales_what_the_branch_says(prior: Prior, photo: torch.Tensor) -> None:
@@ -136,7 +149,9 @@ def test_sizes_that_are_no_multiple_are_padded_alike() -> None:
     speak(system)
     x = torch.rand(2, 48, 5, 7)
     condition = Condition(control=x, text=torch.randn(2, 48, 16))
-    assert system.denoiser(x, torch.full((2,), 0.5), condition).shape == x.shape
+    t = torch.full((2,), 0.5)
+    padded = Condition(control=pad_to(x, 4), text=condition.text)
+    assert torch.equal(system.denoiser(x, t, condition), system.denoiser(pad_to(x, 4), t, padded)[..., :5, :7])
 
 
 @pytest.mark.parametrize("missing", ["control", "text"])
@@ -152,29 +167,30 @@ def test_a_branch_without_words_or_a_photo_says_so(missing: str) -> None:
 
 
 def test_the_order_of_words_is_heard() -> None:
-    words = TextTransformer(VOCABULARY, TextSettings(**TEXT))
+    encoder = TextTransformer(VOCABULARY, TextSettings(**TEXT))
     one, other = prompt_of((3, 0, 0)), prompt_of((0, 3, 0))
-    assert sorted(words.tokens(one)) == sorted(words.tokens(other))
-    encoded = words([one, other])
+    assert sorted(encoder.tokens(one)) == sorted(encoder.tokens(other))
+    encoded = encoder([one, other])
     assert encoded.shape == (2, 24, 16)
     assert not torch.allclose(encoded[0].mean(0), encoded[1].mean(0), atol=1e-3)
 
 
 def test_everything_that_is_said_has_a_word() -> None:
-    words = TextTransformer(VOCABULARY, TextSettings(**TEXT))
-    for text in (SEEN.prompt, SEEN.caption, dalpsr.QUALITY, dalpsr.NEGATIVE, prompt_of((3, 3, 3))):
-        assert words.unknown(text) == []
-        assert len(words.tokens(text)) <= words.room
-    assert words.unknown("A zebra of foliage") == ["zebra"]
+    encoder = TextTransformer(VOCABULARY, TextSettings(**TEXT))
+    for text in (SEEN.prompt, SEEN.caption, prompt_of((3, 3, 3))):
+        assert encoder.unknown(text) == []
+        assert len(encoder.tokens(text)) <= encoder.room
+    assert encoder.unknown("A zebra of foliage, 照片") == ["zebra", "照片"]
+    assert encoder.tokens("A zebra photo") == encoder.tokens("A photo")  # what was never shown is left out
 
 
 def test_long_texts_take_windows_and_long_prompts_are_cut() -> None:
-    words = TextTransformer(("a", "b"), TextSettings(**TEXT))
-    long = words.tokens("a b " * 20)
-    both = words.chunked([long, []], 3)
+    encoder = TextTransformer(("a", "b"), TextSettings(**TEXT))
+    long = encoder.tokens("a b " * 20)
+    both = encoder.chunked([long, []], 2)
     assert both.shape == (2, 48, 16)
-    assert torch.allclose(both[:1, :24], words.chunked([long[: words.room]], 3), atol=1e-6)
-    assert words(["a b " * 20]).shape == (1, 24, 16)
+    assert torch.allclose(both[:1], encoder.chunked([long], 2), atol=1e-6)  # the same beside other texts
+    assert encoder(["a b " * 20]).shape == (1, 24, 16)
 
 
 # --- the system ------------------------------------------------------------------------------------------------------
@@ -194,15 +210,36 @@ def test_both_texts_steer_the_picture(photo: torch.Tensor) -> None:
 
 
 @pytest.mark.usefixtures("prior")
-def test_guidance_runs_a_second_branch() -> None:
+def test_guidance_leads_away_from_no_words_at_all(photo: torch.Tensor) -> None:
     assert dict(build().weights) == {"prompted": 1.0}
-    assert dict(build(guidance=1.5).weights) == {"prompted": 1.5, "negative": -0.5}
+    system = build(guidance=1.5)
+    assert dict(system.weights) == {"prompted": 1.5, "negative": -0.5}
+    speak(system)
+    canvas = photo[..., :64, :64]
+    x, t, branches = system.codec.encode(canvas), torch.ones(1), system.condition(canvas, SEEN)
+    said, silent = (system.denoiser(x, t, branches[name]) for name in ("prompted", "negative"))
+    assert torch.equal(silent, system.denoiser(x, t, system.condition(canvas, Percept())["prompted"]))
+    guided = clareo.restore(canvas, system=system, percept=SEEN, judged=False).tensor
+    wanted = system.match_colour(system.codec.decode(1.5 * said - 0.5 * silent), canvas).clamp(0, 1)
+    assert torch.allclose(guided, wanted, atol=1e-4)
 
 
 @pytest.mark.usefixtures("prior")
-def test_small_photos_are_not_read() -> None:
-    system = build(captions="nano")
-    assert system.perceive(torch.rand(1, 3, 8, 8)) == Percept()
+def test_small_photos_are_not_read_however_much_they_are_enlarged(photo: torch.Tensor) -> None:
+    reader = SmallReader(NanoReader(ReaderSettings()).eval())
+    small, large = photo[..., :40, :48], photo[..., :80, :96]
+    for canvas in (small, enlarge(small, (160, 192)), enlarge(small, (80, 96))):
+        assert reader(canvas) == [""]
+    assert reader(large)[0].startswith("Deblur")
+    assert reader(enlarge(large, (160, 192)))[0].startswith("Deblur")
+
+
+def test_what_does_not_fit_is_told() -> None:
+    system, _, _ = dalpsr.build_nano(settings())
+    assert system.unheard is not None
+    assert list(system.unheard(SEEN)) == []
+    long = ", ".join([prompt_of((0, 1, 2))] * 2)
+    assert len(system.unheard(replace(SEEN, prompt=long, caption="A zebra."))) == len(words(long)) - 23 + 1
 
 
 # --- learning --------------------------------------------------------------------------------------------------------
@@ -290,14 +327,16 @@ def test_an_edited_sidecar_makes_another_picture(run: Path, photos: Path, tmp_pa
     photo, plain = photos / "a.png", tmp_path / "plain"
     options = ("--system", "dalpsr", "--preset", run, "--caption", "A photo of foliage and a zebra.", "--report")
     first = run_cli("restore", photo, "-o", plain, *options, tmp_path / "report.html")
-    assert (first.status, "has never heard the word 'zebra'" in first.err) == (0, True)
+    assert (first.status, "does not hear the word 'zebra'" in first.err) == (0, True)
     assert "caption: A photo of foliage and a zebra." in (tmp_path / "report.html").read_text()
     sidecar = plain / "a.clareo.json"
     account = json.loads(sidecar.read_text())
     assert account["percept"]["caption"] == account["asked"]["caption"] == "A photo of foliage and a zebra."
-    other = run_cli("restore", photo, "-o", tmp_path / "same", "--plan", sidecar, "--system", "unires")
+    other = run_cli(
+        "restore", photo, "-o", tmp_path / "same", "--plan", sidecar, "--system", "unires", "--preset", "nano"
+    )
     assert (other.status, "was made with other weights" in other.err) == (2, True)
-    kept = ("--plan", sidecar, "--preset", run)
+    kept = ("--plan", sidecar)  # which names the run
     assert run_cli("restore", photo, "-o", tmp_path / "same", *kept).status == 0
     assert (tmp_path / "same" / "a.png").read_bytes() == (plain / "a.png").read_bytes()
     account["percept"]["prompt"] = prompt_of((3, 3, 3))
@@ -310,3 +349,42 @@ def test_an_edited_sidecar_makes_another_picture(run: Path, photos: Path, tmp_pa
     sidecar.write_text(json.dumps(account))
     wrong = run_cli("restore", photo, "-o", tmp_path / "wrong", *kept)
     assert (wrong.status, "are texts" in wrong.err) == (2, True)
+
+
+@pytest.mark.usefixtures("prior")
+def test_a_plan_brings_its_words_to_its_own_photo_only(run: Path, photos: Path, tmp_path: Path, run_cli: Run) -> None:
+    shown = ("--system", "dalpsr", "--preset", run, "--caption", "A dark photo.")
+    assert run_cli("restore", photos / "a.png", "-o", tmp_path / "out", *shown).status == 0
+    PIL.Image.open(photos / "a.png").transpose(PIL.Image.Transpose.ROTATE_90).save(photos / "b.png")
+    plan = ("--plan", tmp_path / "out" / "a.clareo.json", "--json")
+    said = run_cli("restore", photos, "-o", tmp_path / "both", *plan)
+    captions = [json.loads(line)["percept"]["caption"] for line in said.out.splitlines()]
+    assert captions == ["A dark photo.", ""]
+
+
+@pytest.mark.usefixtures("prior")
+def test_clean_photos_are_described_by_formula_where_there_is_one(photo: torch.Tensor) -> None:
+    batch = Batch(photo, torch.zeros_like(photo), [""], far_share=0.5)
+    senses = dalpsr.Senses(captioner=lambda *_: "seen")
+    assert describe(batch, senses, True, 0, True) == template_caption(attributes(photo))
+    assert describe(batch, senses, True, 0, False) == describe(batch, senses, False, 0, True) == "seen"
+    for tags, captions, formulas in (("nano:RUN", "nano", True), ("nano", "null", False), ("null", "nano", False)):
+        assert by_formula(settings(tags=tags, captions=captions)) is formulas
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"drop_txt": 0.1}, "drop_text"),
+        ({"text": {"widht": 8}}, "width"),
+        ({"prior": "unires-nan"}, "unires-nano"),
+        ({"damage": {"labels": "sen"}}, "seen"),
+        ({"damage": {"recipe": "x4"}}, "recipes"),
+    ],
+)
+def test_wrong_options_are_answered_with_the_right_ones(options: dict[str, object], said: str) -> None:
+    ask = dalpsr.lessons if "damage" in options else dalpsr.training
+    with pytest.raises(UnknownNameError, match=said):
+        ask({**BLIND, **options})
+    with pytest.raises(RecipeError, match="share"):
+        dalpsr.Damage(labelled=2)

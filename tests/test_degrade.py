@@ -183,6 +183,7 @@ EXAMPLES = (
     Step.of("shake_blur", 6, exposure=0.1, amplitude=2.0),
     Step.of("gaussian_noise", 7, sigma=20.0, grey=True),
     Step.of("poisson_noise", 8, scale=1.0, grey=True),
+    Step.of("shot_noise", 8, scale=1.0, grey=True),
     Step.of("sensor_noise", 9, shot=1e-2, read=1e-4),
     Step.of("resize", height=32, width=40, mode="area"),
     Step.of("sharpen"),

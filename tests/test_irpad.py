@@ -30,6 +30,7 @@ from clareo.train.recipe import Recipe, parse_recipe
 
 Run = Callable[..., Any]  # what the fixture `run_cli` is
 NETWORK = {"encoder": {"channels": [8, 8, 8, 16]}, "spectral": [4, 4], "words": 8, "width": 16, "heads": 2}
+SECOND = PromptMix({"realesrgan": 1.0})
 TINY = ReaderSettings.from_json(NETWORK)
 
 
@@ -256,7 +257,7 @@ class Answering(NanoReader):
 def test_the_examination_counts_what_is_right() -> None:
     photos = [data.astronaut()[:300, :300], data.astronaut()[100:400, 150:450]]
     reader = Answering(torch.zeros(0, 3, dtype=torch.long))
-    examination = Examination(reader, photos, crop=256, seed=0)
+    examination = Examination(reader, SECOND, photos, crop=256, seed=0)
     true = examination.levels
     assert true.shape == (2 * Examination.TIMES, 3)
     reader.levels = true
@@ -268,7 +269,7 @@ def test_the_examination_counts_what_is_right() -> None:
         assert zero[kind] == pytest.approx(float((true[:, place] == 0).float().mean()))
         assert zero[f"{kind} within one"] == pytest.approx(float((true[:, place] <= 1).float().mean()))
     assert -1 <= zero["cosine"] == right["cosine"] < 1
-    again = Examination(reader, photos, crop=256, seed=0)
+    again = Examination(reader, SECOND, photos, crop=256, seed=0)
     assert torch.equal(again.seen, examination.seen)
 
 

@@ -10,7 +10,7 @@ from clareo.degrade import RECIPES, words
 from clareo.degrade.recipes import draw
 from clareo.degrade.record import Record, Step
 from clareo.degrade.seen import seen_levels
-from clareo.degrade.words import levels
+from clareo.degrade.words import levels, prompt_kind
 
 CLEAN = Record(())
 
@@ -101,6 +101,23 @@ def test_noise_that_was_averaged_away_is_seen_less(photo: torch.Tensor) -> None:
     before, after = seen(clean, NOISY, HALF), seen(clean, HALF, NOISY)
     assert before["noise"] ** 2 == pytest.approx(after["noise"] ** 2 / 2, rel=0.1)  # half the amplitude
     assert levels(Record((NOISY, HALF))) == levels(Record((HALF, NOISY)))  # what was drawn is the same
+
+
+SLIGHT = (Step.of("bell_blur", size=7, sigma_x=0.3, sigma_y=0.3), Step.of("jpeg", quality=95))
+
+
+@pytest.mark.parametrize("slight", SLIGHT)
+def test_noise_that_follows_is_not_counted_as_the_damage_before_it(photo: torch.Tensor, slight: Step) -> None:
+    clean, kind = photo[0, :, :64, :64], prompt_kind(slight)
+    counted = Step.of("poisson_noise", 5, scale=2.5, grey=False)
+    alone, both = seen(clean, slight), seen(clean, slight, counted)
+    assert both[kind] < alone[kind] + 0.1
+    assert both["noise"] == pytest.approx(seen(clean, counted)["noise"], abs=0.03)
+
+
+def test_shot_noise_is_poisson_noise_nearly(photo: torch.Tensor) -> None:
+    drawn = [Step.of(op, 5, scale=1.0, grey=False).apply(photo[0]) - photo[0] for op in ("poisson_noise", "shot_noise")]
+    assert float(drawn[0].std()) == pytest.approx(float(drawn[1].std()), rel=0.05)
 
 
 def test_a_part_is_seen_for_itself(photo: torch.Tensor) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,20 +22,10 @@ from clareo.quality.report import assess
 from clareo.restore import restore
 from clareo.system import System
 from clareo.trust import Trust, draw_map
-from clareo.types import Assessment, Restoration
+from clareo.types import Assessment, Percept, Restoration
 
-DECISIONS = (
-    "weights",
-    "detail",
-    "ask",
-    "steps",
-    "seed",
-    "upscale",
-    "tile",
-    "precision",
-    "caption",
-    "prompt",
-)  # keywords of `restore`
+WORDS = ("caption", "prompt")
+DECISIONS = ("weights", "detail", "ask", "steps", "seed", "upscale", "tile", "precision", *WORDS)  # of `restore`
 
 
 @dataclass(frozen=True)
@@ -131,6 +121,15 @@ def make_jobs(paths: Sequence[Path], out: Path, options: Mapping[str, Any]) -> l
     ]
 
 
+def with_percept(jobs: Sequence[Job], photo: str | None, percept: Percept | None) -> list[Job]:
+    """Give the percept of a sidecar to the photo (sha256) that it was about; the others are looked at themselves."""
+    if percept is None:
+        return list(jobs)
+    about = [photo is None or (job.source.is_file() and file_hash(job.source) == photo) for job in jobs]
+    told = [replace(job, options={**job.options, "percept": percept}) for job in jobs]
+    return [new if meant else job for new, job, meant in zip(told, jobs, about, strict=True)]
+
+
 def _sidecar(target: Path, alone: bool) -> Path:  # noqa: FBT001
     """NAME.clareo.json; with the suffix in NAME where two photos differ in nothing else."""
     return target.with_suffix(".clareo.json") if alone else target.with_name(target.name + ".clareo.json")
@@ -194,7 +193,7 @@ def _write_sidecar(job: Job, system: System, done: Restoration) -> None:
         "input": {"name": job.source.name, "sha256": file_hash(job.source)},
         "output": {"name": job.target.name, "sha256": file_hash(job.target)},
         "system": done.system,
-        "preset": done.preset,
+        "preset": system.source or done.preset,
         "weights_sha256": system.fingerprint,
         "asked": _decided(job.options),
         "plan": done.plan.to_json(),
@@ -226,10 +225,13 @@ def _same_decisions(account: Mapping[str, Any], options: Mapping[str, Any]) -> b
     """Compare what the caller decides with what was decided then."""
     if options.get("plan") is None:
         return bool(account["asked"] == _decided(options))
-    words = {} if options.get("percept") is None else options["percept"].to_json()
-    words |= {name: options[name] for name in ("caption", "prompt") if options.get(name) is not None}
-    same_words = all(account["percept"][name] == said for name, said in words.items())
-    return bool(account["plan"] == options["plan"].to_json()) and same_words
+    words = {name: options[name] for name in WORDS if options.get(name) is not None}
+    percept = options.get("percept")
+    if percept is not None:
+        same_words = account["percept"] == {**percept.to_json(), **words}
+    else:
+        same_words = words == {name: account["asked"][name] for name in WORDS if name in account["asked"]}
+    return bool(account["plan"] == options["plan"].to_json() and same_words)
 
 
 def _decided(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -69,10 +69,16 @@ def packaged() -> dict[str, Entry]:
 
 def load_packaged(name: str) -> Checkpoint:
     """Load a packaged checkpoint, and see to it that it is the one that was shipped."""
+    entry = entry_of(name)
+    return load_checkpoint(entry.path, entry.sha256)
+
+
+def entry_of(name: str) -> Entry:
+    """Return one packaged checkpoint's entry."""
     entries = packaged()
     if name not in entries:
         raise UnknownNameError.of("model", name, entries)
-    return load_checkpoint(entries[name].path, entries[name].sha256)
+    return entries[name]
 
 
 def load_checkpoint(path: Path, sha256: str | None = None) -> Checkpoint:
@@ -96,9 +102,14 @@ def load_checkpoint(path: Path, sha256: str | None = None) -> Checkpoint:
         raise CheckpointError(msg) from error
 
 
-def load_run(place: Path) -> Checkpoint:
-    """Read what a training left behind: its folder, or the safetensors file itself."""
-    return load_checkpoint(place / "weights.safetensors" if place.is_dir() else place)
+def load_run(place: Path, system: str = "") -> Checkpoint:
+    """Read what a training of a system left behind: its folder, or the safetensors file itself."""
+    checkpoint = load_checkpoint(place / "weights.safetensors" if place.is_dir() else place)
+    trained = checkpoint.metadata.get("system", system)
+    if system and trained != system:
+        msg = f"{checkpoint.path}: holds a network of {trained!r}, not of {system!r}"
+        raise CheckpointError(msg)
+    return checkpoint
 
 
 def file_hash(path: Path) -> str:

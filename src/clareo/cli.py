@@ -72,19 +72,17 @@ def _restore(parsed: argparse.Namespace) -> int:
     if parsed.ask is not None:
         for clause in planning.understand(parsed.ask).unknown:
             print(f"clareo: not understood: {clause!r}", file=sys.stderr)
-    name, preset, kept = parsed.system, parsed.preset, planning.Kept()
+    name, preset, sidecar = parsed.system, parsed.preset, planning.Sidecar()
     if parsed.plan is not None:
         _refuse_beside_plan(options)
-        options["plan"], kept = planning.read_plan(parsed.plan)
-        if kept.percept is not None:
-            options["percept"] = kept.percept
-        name, preset = name or kept.system, preset or kept.preset
-    jobs = batch.make_jobs(parsed.paths, parsed.out, options)
+        options["plan"], sidecar = planning.read_plan(parsed.plan)
+        name, preset = name or sidecar.system, preset or sidecar.preset
+    jobs = batch.with_percept(batch.make_jobs(parsed.paths, parsed.out, options), sidecar.photo, sidecar.percept)
     system = clareo.load_system(name or "unires", preset or "nano")
-    if parsed.preset is None and kept.weights not in (None, system.fingerprint):
+    if sidecar.weights not in (None, system.fingerprint):
         msg = f"{parsed.plan}: was made with other weights than those of {system.name} here; name them by --preset"
         raise UsageError(msg)
-    _tell_strange_words(system, parsed.caption, parsed.prompt)
+    _tell_unheard(system, parsed.caption, parsed.prompt, sidecar.percept)
     outcomes = []
     work = batch.run(jobs, system, overwrite=parsed.overwrite, resume=parsed.resume, keep_going=parsed.keep_going)
     failed = False
@@ -107,10 +105,13 @@ def _refuse_beside_plan(options: dict[str, Any]) -> None:
         raise UsageError(msg)
 
 
-def _tell_strange_words(system: Any, *texts: str | None) -> None:  # noqa: ANN401 - lazily imported type
-    if system.strange is not None:
-        for word in dict.fromkeys(word for text in texts for word in system.strange(text or "")):
-            print(f"clareo: {system.name} has never heard the word {word!r}", file=sys.stderr)
+def _tell_unheard(system: Any, caption: str | None, prompt: str | None, percept: Any) -> None:  # noqa: ANN401
+    from clareo.types import Percept  # noqa: PLC0415
+
+    written = percept or Percept()
+    said = Percept((), caption or written.caption, prompt or written.prompt)
+    for word in dict.fromkeys(system.unheard(said) if system.unheard is not None else ()):
+        print(f"clareo: {system.name} does not hear the word {word!r}", file=sys.stderr)
 
 
 def _tell(outcome: Any, number: int, total: int, *, as_json: bool) -> None:  # noqa: ANN401 - lazily imported type

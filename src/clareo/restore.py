@@ -66,7 +66,7 @@ def restore(  # noqa: PLR0913 - keyword-only, one per thing a user may decide
         percept: what the photo shows and what is wrong with it, in place of what the system perceives.
         caption: the first in sentences, likewise; a system that hears no words says so.
         prompt: the second, like "Denoise with sigma 0.5~0.75", likewise.
-        plan: an earlier plan to repeat, in place of all of the above.
+        plan: an earlier plan to repeat, in place of everything above but the words.
         judged: score the photo before and after, and how far the result can be trusted.
         trust_map: keep the trust per pixel as well; `trust.draw_map` draws it. Where a system draws noise, the photo
             is restored a second time for it, with another seed.
@@ -91,7 +91,7 @@ def restore(  # noqa: PLR0913 - keyword-only, one per thing a user may decide
     else:
         sketch = planning.check(plan, system)
     canvas = fit(source.pixels, sketch.upscale, system.multiple)
-    percept = _told(system, percept or system.perceive(canvas), caption, prompt)
+    percept = _understood(system, canvas, percept, caption, prompt)
     if plan is None:
         plan = planning.choose(system, sketch, canvas, percept, place, way=way, detail=detail, wishes=wishes)
     size = (source.pixels.shape[-2] * plan.upscale, source.pixels.shape[-1] * plan.upscale)
@@ -115,12 +115,16 @@ def restore(  # noqa: PLR0913 - keyword-only, one per thing a user may decide
     )
 
 
-def _told(system: System, percept: Percept, caption: str | None, prompt: str | None) -> Percept:
-    """Put the caller's words in the place of those that were perceived."""
+def _understood(
+    system: System, canvas: Image, percept: Percept | None, caption: str | None, prompt: str | None
+) -> Percept:
+    """Look at the photo, and put the caller's words in the place of those that were perceived."""
     said = {name: text for name, text in (("caption", caption), ("prompt", prompt)) if text is not None}
-    if said and system.strange is None:
+    if said and system.unheard is None:
         msg = f"{system.name} hears no words; leave the {' and the '.join(said)} out, or take a system that does"
         raise UsageError(msg)
+    if percept is None:  # who says everything has nothing to ask
+        percept = Percept() if caption is not None and prompt is not None else system.perceive(canvas)
     return replace(percept, caption=said.get("caption", percept.caption), prompt=said.get("prompt", percept.prompt))
 
 

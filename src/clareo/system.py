@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -46,7 +46,8 @@ class System:
     extras: tuple[str, ...] = ()  # branches beside the experts, never part of a weight grid
     detail: float = 1.0  # how far a wish for all the detail there is goes towards the `detail` expert; below 0 away
     multiple: int = 1  # sides of the canvas are multiples of this many photo pixels
-    strange: Callable[[str], Sequence[str]] | None = None  # words of a text that mean nothing to it; None: it is deaf
+    unheard: Callable[[Percept], Sequence[str]] | None = None  # words that do not reach it; None: it hears none at all
+    source: str = ""  # the file, folder or hub name that it was loaded from; nothing: the package
     fingerprint: str = ""  # sha256 of the weights
 
 
@@ -139,4 +140,4 @@ def load_system(name: str = "unires", preset: str = "nano") -> System:
     ('blind', 'sr', 'motion', 'defocus', 'denoise', 'detail')
     """
     system: System = system_module(name).load(preset)
-    return system
+    return replace(system, source="" if preset == system.preset else preset)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from clareo.errors import RecipeError
+from clareo.errors import RecipeError, UnknownNameError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -29,6 +30,15 @@ def read_recipe_toml(path: Path) -> dict[str, Any]:
 def with_tuples(plain: Mapping[str, Any]) -> dict[str, Any]:
     """Return plain values as settings hold them: TOML and JSON make lists of tuples."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()}
+
+
+def checked(kind: type, plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plain values, all of which are fields of a dataclass; name the nearest right one of a key that is not."""
+    names = {f.name for f in fields(kind)}
+    for key in plain:
+        if key not in names:
+            raise UnknownNameError.of(f"{kind.__name__.lower()} key", key, names)
+    return dict(plain)
 
 
 def read_packaged_toml(folder: str, name: str, parse_float: Callable[[str], Any] = float) -> dict[str, Any]:

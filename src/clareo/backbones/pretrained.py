@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from clareo.backbones.text import in_windows
+from clareo.backbones.text import in_windows, windows_needed
 from clareo.errors import CheckpointError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -86,7 +86,8 @@ class ClipWords(nn.Module):
 
         Every window is marked as a prompt of its own; shorter texts are filled up with empty windows.
         """
-        windows = [self._marked(part) for part in in_windows(texts, self.room, most)]
+        count = min(most, windows_needed(texts, self.room))
+        windows = [self._marked(part) for part in in_windows(texts, self.room, count)]
         encoded: torch.Tensor = self._encoded(torch.tensor(windows))[0]
         return encoded.reshape(len(texts), -1, encoded.shape[-1])
 

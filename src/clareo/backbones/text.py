@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 START, UNKNOWN, NOTHING = "<start>", "<unknown>", "<nothing>"
-_WORD = re.compile(r"[a-z]+|[0-9]+(?:\.[0-9]+)?")
+_WORD = re.compile(r"[^\W\d_]+|[0-9]+(?:\.[0-9]+)?")
 
 
 def words(text: str) -> list[str]:
@@ -71,13 +71,13 @@ class TextSettings:
 class TextTransformer(nn.Module):
     """Words in their order to vectors, a window at a time; what is left of a window is filled with a word for nothing.
 
-    It is called like `pretrained.ClipWords`.
+    It is called like `pretrained.ClipWords`. Words that it was never shown are left out.
     """
 
     def __init__(self, vocabulary: tuple[str, ...], settings: TextSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.vocabulary = (NOTHING, START, UNKNOWN, *vocabulary)
+        self.vocabulary = (NOTHING, START, *vocabulary)
         self.index = {word: place for place, word in enumerate(self.vocabulary)}
         self.table = nn.Embedding(len(self.vocabulary), settings.width)
         self.places = nn.Parameter(torch.randn(settings.window, settings.width))
@@ -95,16 +95,20 @@ class TextTransformer(nn.Module):
         """Return the words of a prompt that the encoder was never shown."""
         return [word for word in words(prompt) if word not in self.index]
 
+    def spoken(self, text: str) -> list[str]:
+        """Return the words of a text that it was shown."""
+        return [word for word in words(text) if word in self.index]
+
     def tokens(self, text: str) -> list[int]:
-        """Return the places in the vocabulary of a text's words."""
-        return [self.index.get(word, self.index[UNKNOWN]) for word in words(text)]
+        """Return their places in the vocabulary."""
+        return [self.index[word] for word in self.spoken(text)]
 
     def forward(self, prompts: list[str]) -> torch.Tensor:
         """Encode prompts, (B, window, width); longer ones are cut."""
         return self.chunked([self.tokens(prompt) for prompt in prompts], 1)
 
     def chunked(self, texts: list[list[int]], most: int) -> torch.Tensor:
-        """Encode tokens in as many windows as the longest text takes, ``most`` at most: (B, window * n, width)."""
+        """Encode tokens in ``most`` windows, (B, window * most, width): the same beside whatever other texts."""
         filled = [
             [self.index[START], *part, *[self.index[NOTHING]] * (self.room - len(part))]
             for part in in_windows(texts, self.room, most)
@@ -114,13 +118,15 @@ class TextTransformer(nn.Module):
         return encoded.reshape(len(texts), -1, self.settings.width)
 
 
-def in_windows(texts: list[list[int]], room: int, most: int) -> list[list[int]]:
-    """Cut tokens into windows: of every text as many as the longest takes, ``most`` at most, the last ones maybe empty.
+def windows_needed(texts: list[list[int]], room: int) -> int:
+    """Return how many windows the longest text takes."""
+    return max(1, *(-(-len(text) // room) for text in texts))
 
-    Guidance needs equally many tokens in all branches.
 
-    >>> in_windows([[1, 2, 3], [4]], 2, 3)
+def in_windows(texts: list[list[int]], room: int, count: int) -> list[list[int]]:
+    """Cut every text into ``count`` windows, the last ones maybe empty: guidance needs as many tokens in all branches.
+
+    >>> in_windows([[1, 2, 3], [4]], 2, 2)
     [[1, 2], [3], [4], []]
     """
-    count = min(most, max(1, *(-(-len(text) // room) for text in texts)))
     return [text[k * room : (k + 1) * room] for text in texts for k in range(count)]

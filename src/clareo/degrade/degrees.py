@@ -57,6 +57,7 @@ MEANINGS: Mapping[str, Meaning] = {
     "object_motion": Meaning("motion", _shake_extent),
     "gaussian_noise": Meaning("noise", _along("sigma", 0, 50)),
     "poisson_noise": Meaning("noise", _along("scale", 0, 5)),
+    "shot_noise": Meaning("noise", _along("scale", 0, 5)),
     "sensor_noise": Meaning("noise", _shot),
     "jpeg": Meaning("jpeg", _along("quality", 100, 10)),
     "webp": Meaning("jpeg", _along("quality", 100, 5)),

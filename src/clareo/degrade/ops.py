@@ -110,12 +110,26 @@ def _normal(image: torch.Tensor, rng: Rng, *, grey: bool = False) -> torch.Tenso
 
 def poisson_noise(image: torch.Tensor, rng: Rng, scale: float, grey: bool = False) -> torch.Tensor:  # noqa: FBT001, FBT002
     """Count photons: n = Poisson(x V)/V - x, V = 2^ceil(log2(#levels)); out = x + scale n."""
-    exact = (image.clamp(0, 1) * 255).round() / 255
-    if grey:
-        exact = (exact * exact.new_tensor(LUMA)[:, None, None]).sum(-3, keepdim=True)
+    exact = _counted(image, grey=grey)
     one_by_one = exact.reshape(-1, *exact.shape[-3:]).cpu()
     noise = torch.stack([_poisson(photo, rng) for photo in one_by_one]).reshape(exact.shape)
     return (image + scale * noise.to(image.device)).clamp(0, 1)
+
+
+def shot_noise(image: torch.Tensor, rng: Rng, scale: float, grey: bool = False) -> torch.Tensor:  # noqa: FBT001, FBT002
+    """Poisson noise of 256 levels, nearly: normal, and with one draw a pixel whatever the photo.
+
+    How many numbers `torch.poisson` takes depends on what is counted: one pixel changed, and the noise of all that
+    follow is another. Where photos are compared that differ in one damage, the noise has to stay as it is.
+    """
+    spread = (_counted(image, grey=grey) / 256).sqrt()
+    return (image + scale * spread * _normal(image, rng, grey=grey)).clamp(0, 1)
+
+
+def _counted(image: torch.Tensor, *, grey: bool) -> torch.Tensor:
+    """Return the levels that photons are counted for: of each colour, or of brightness."""
+    exact = (image.clamp(0, 1) * 255).round() / 255
+    return (exact * exact.new_tensor(LUMA)[:, None, None]).sum(-3, keepdim=True) if grey else exact
 
 
 def _poisson(exact: torch.Tensor, rng: Rng) -> torch.Tensor:

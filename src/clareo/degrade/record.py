@@ -19,7 +19,7 @@ OPS: Mapping[str, Op] = {
         *(scene.haze, scene.low_light, scene.rain, scene.raindrop),
         *(objects.object_motion, objects.layered_defocus),
         *(ops.bell_blur, ops.sinc_blur, ops.disk_blur, ops.line_blur, ops.shake_blur),
-        *(ops.gaussian_noise, ops.poisson_noise, ops.sensor_noise),
+        *(ops.gaussian_noise, ops.poisson_noise, ops.shot_noise, ops.sensor_noise),
         *(ops.resize, ops.sharpen, ops.jpeg, ops.webp, ops.quantise),
         *(failures.oversmooth, failures.overdeconvolve, failures.oversharpen, failures.invent_texture),
     )

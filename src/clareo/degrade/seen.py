@@ -14,13 +14,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clareo.degrade.words import ACTIONS, prompt_kind
+from clareo.errors import UnknownNameError
 
 if TYPE_CHECKING:
     import torch
 
-    from clareo.degrade.record import Record
+    from clareo.degrade.record import Record, Step
 
+LABELS = ("seen", "drawn")  # what is left to be seen of each kind, or the worst that was drawn of it
 MOST: Mapping[str, float] = {"blur": 40 / 255, "noise": 32 / 255, "jpeg": 32 / 255}  # as bad as it gets: rms
+
+
+def check_labels(name: str) -> None:
+    """Refuse labels that nobody knows."""
+    if name not in LABELS:
+        raise UnknownNameError.of("labels", name, LABELS)
 
 
 def seen_levels(
@@ -34,12 +42,19 @@ def seen_levels(
     The root of the difference that a kind makes, so that quarters are hardly visible, slight, plain and heavy: noise of
     2, 8 and 18/255 lies between them.
     """
-    return {kind: _seen(kind, record, clean, delivered, part) for kind in ACTIONS}
+    steady = replace(record, steps=tuple(_steady(step) for step in record.steps))
+    whole = delivered if steady == record else steady.apply(clean)
+    return {kind: _seen(kind, steady, clean, whole, part) for kind in ACTIONS}
 
 
-def _seen(kind: str, record: Record, clean: torch.Tensor, delivered: torch.Tensor, part: Any) -> float:  # noqa: ANN401
+def _steady(step: Step) -> Step:
+    """Take noise that is the same whatever came before it, or all of it would count as the damage that is left out."""
+    return replace(step, op="shot_noise") if step.op == "poisson_noise" else step
+
+
+def _seen(kind: str, record: Record, clean: torch.Tensor, whole: torch.Tensor, part: Any) -> float:  # noqa: ANN401
     others = tuple(step for step in record.steps if prompt_kind(step) != kind)
     if len(others) == len(record.steps):
         return 0.0
-    difference = (replace(record, steps=others).apply(clean) - delivered)[part]
+    difference = (replace(record, steps=others).apply(clean) - whole)[part]
     return min(1.0, math.sqrt(float(difference.square().mean().sqrt()) / MOST[kind]))

@@ -32,4 +32,5 @@ def with_estimates(denoiser: Denoiser, clean: Latent, far: Latent, said: Conditi
     if not own.any():
         return clean
     estimate = denoiser(far[own], torch.ones(int(own.sum()), device=far.device), said.only(own))
+    torch.clear_autocast_cache()  # holds weights that were cast without a graph, which no gradient would reach
     return clean.index_put((own,), estimate.to(clean.dtype))

@@ -17,6 +17,7 @@ from clareo.types import Image
 
 FACTORS = (4, 3, 2)  # a photo enlarged by 4 is nearly one enlarged by 2, not the other way round
 LOOKED_AT = 192  # px along a side, in the middle of the photo; a multiple of all factors
+LEAST = 8  # pixels of the smaller photo along a side, or there is too little to tell
 STEPS = 6  # each leaves half of the finest detail to be found, and much less of the rest
 ROUNDING = 0.28 / 255  # mean difference to a true enlargement; saving that as 8 bit makes 0.25 / 255 at most
 
@@ -27,15 +28,33 @@ def own_scale(photo: Image) -> Image:
     >>> own_scale(torch.rand(1, 3, 64, 64)).shape
     torch.Size([1, 3, 64, 64])
     """
+    found = _enlarged(photo)
+    if found is None or min(photo.shape[-2:]) < found[0] * SMALLEST:
+        return photo
+    return _undone(photo, *found)
+
+
+def was_small(photo: Image) -> bool:
+    """Tell whether (1, 3, H, W) is smaller than IRPAD wants, or was so before it was enlarged.
+
+    >>> was_small(torch.rand(1, 3, 64, 64))
+    False
+    """
+    found = _enlarged(photo)
+    return min(photo.shape[-2:]) < SMALLEST * (1 if found is None else found[0])
+
+
+def _enlarged(photo: Image) -> tuple[int, int, int] | None:
+    """Return the factor by which a photo was enlarged, and where the first whole pixel begins; None: by none."""
     tops, lefts = ((extent - LOOKED_AT) // 2 // 12 * 12 for extent in photo.shape[-2:])
     y = luma(photo)[..., max(0, tops) :, max(0, lefts) :][..., :LOOKED_AT, :LOOKED_AT]
     for factor in FACTORS:
-        if min(photo.shape[-2:]) < factor * SMALLEST:
+        if min(y.shape[-2:]) < LEAST * factor:
             continue
         top, left = _start(y, factor), _start(y.transpose(2, 3), factor)
         if top is not None and left is not None:
-            return _undone(photo, factor, top, left)
-    return photo
+            return factor, top, left
+    return None
 
 
 def _start(y: torch.Tensor, factor: int) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -120,26 +120,31 @@ def parse_weights(text: str) -> dict[str, float] | str:
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What a sidecar says beside the plan; a file that holds nothing but a plan says none of it."""
+class Sidecar:
+    """What it says beside the plan; a file that holds nothing but a plan says none of it."""
 
     system: str | None = None
     preset: str | None = None
     weights: str | None = None  # sha256
+    photo: str | None = None  # likewise
     percept: Percept | None = None
 
 
-def read_plan(path: Path) -> tuple[Plan, Kept]:
+def read_plan(path: Path) -> tuple[Plan, Sidecar]:
     """Read the plan out of a sidecar (NAME.clareo.json), with what goes with it; both may have been edited."""
     try:
         account: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         plain = account.get("plan", account)
-        kept = Kept(*(account.get(key) for key in ("system", "preset", "weights_sha256")))
-        kept = replace(kept, percept=_percept(account.get("percept")))
+        system, preset, made_with = (account.get(key) for key in ("system", "preset", "weights_sha256"))
+        photo, percept = account.get("input", {}).get("sha256"), _percept(account.get("percept"))
+        if not all(name is None or isinstance(name, str) for name in (system, preset, made_with, photo)):
+            msg = "system, preset and hashes are texts"
+            raise ValueError(msg)
+        sidecar = Sidecar(system, preset, made_with, photo, percept)
         weights = {str(name): float(weight) for name, weight in plain["weights"].items()}
         steps, seed, upscale = (int(plain[key]) for key in ("steps", "seed", "upscale"))
         tile, precision = int(plain.get("tile", TILE)), str(plain.get("precision", "fp32"))
-        return Plan(weights, steps, seed, upscale, tile, precision, str(plain.get("why") or "")), kept
+        return Plan(weights, steps, seed, upscale, tile, precision, str(plain.get("why") or "")), sidecar
     except OSError as error:
         msg = f"{path}: {error.strerror}"
         raise UsageError(msg) from error
@@ -152,8 +157,10 @@ def _percept(plain: Mapping[str, Any] | None) -> Percept | None:
     """Read what `Percept.to_json` wrote; a key that it does not have is an error."""
     if plain is None:
         return None
-    percept = Percept(**{**plain, "tags": tuple(plain.get("tags", ()))})
-    if not all(isinstance(said, str) for said in (*percept.tags, percept.caption, percept.prompt)):
-        msg = "tags, caption and prompt of a percept are texts"
+    tags = plain.get("tags", [])
+    percept = Percept(**{**plain, "tags": tuple(tags)})
+    texts = (*percept.tags, percept.caption, percept.prompt)
+    if not isinstance(tags, list) or not all(isinstance(said, str) for said in texts):
+        msg = "caption and prompt of a percept are texts, and tags a list of them"
         raise ValueError(msg)
     return percept

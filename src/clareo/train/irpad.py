@@ -7,7 +7,7 @@ that scale before it is read (`perceive.scale`), so both factors are learned at 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from clareo.degrade.recipes import degrade_tensor
 from clareo.degrade.recipes.draws import pick
-from clareo.degrade.seen import seen_levels
+from clareo.degrade.seen import check_labels, seen_levels
 from clareo.degrade.words import levels, restoration_prompt
 from clareo.errors import RecipeError
 from clareo.latents import enlarge
@@ -27,7 +27,10 @@ from clareo.perceive.prompts import KINDS, retrieval_loss, targets
 from clareo.perceive.reader import NanoReader, ReaderSettings, load_reader
 from clareo.perceive.vision import SMALLEST, aligned_copy, alignment_loss
 from clareo.system import Batch, Example, Lessons, PairExample, Training
+from clareo.toml import checked
 from clareo.train.data import centre
+
+WAYS = 8  # a square can be turned and mirrored
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,9 @@ class PromptMix:
     recipes: Mapping[str, float] = field(default_factory=lambda: {"realesrgan": 0.8, "clean": 0.1, "judged-trace": 0.1})
     labels: Literal["seen", "drawn"] = "seen"  # what is left to be seen of each kind, or the worst that was drawn
     shrink: float = 4.0  # of photos that their recipe leaves as large as they are: at most by this before it begins
+
+    def __post_init__(self) -> None:
+        check_labels(self.labels)
 
 
 def training(options: Mapping[str, Any]) -> Training:
@@ -50,7 +56,12 @@ def training(options: Mapping[str, Any]) -> Training:
     reader, weight, teacher = NanoReader(settings), options.get("alignment", 0.0), options.get("teacher", "")
     frozen = aligned_copy(load_reader(teacher).encoder if teacher else reader.encoder) if weight else None
     everything = nn.ModuleDict({"reader": reader} if frozen is None else {"reader": reader, "frozen": frozen})
-    loss, examine = partial(_loss, reader, frozen, weight, options.get("turns", 1)), partial(Examination, reader)
+    turns, mix = options.get("turns", 1), PromptMix(**checked(PromptMix, options.get("mix", {})))
+    if not 1 <= turns <= WAYS:
+        msg = f"a cut can be turned and mirrored in 1 to {WAYS} ways, not {turns}"
+        raise RecipeError(msg)
+    loss = partial(_loss, reader, frozen, weight, turns)
+    examine = partial(Examination, reader, replace(mix, recipes={"realesrgan": 1.0}))
     return Training(everything, reader, settings.to_json(), loss, examine=examine)
 
 
@@ -58,7 +69,7 @@ def _loss(
     reader: NanoReader, frozen: nn.Module | None, weight: float, turns: int, batch: Batch, rng: torch.Generator
 ) -> dict[str, torch.Tensor]:
     """Cross entropy of the retrieval; and how far the tokens are from those of the clean photo."""
-    ways = torch.randperm(8, generator=rng)[:turns].tolist()
+    ways = torch.randperm(WAYS, generator=rng)[:turns].tolist()
     seen = torch.cat([_turned(batch.truth["seen"], way) for way in ways])
     terms = {"retrieval": retrieval_loss(reader(seen), batch.truth["levels"].repeat(turns, 1))}
     if frozen is not None:
@@ -126,13 +137,14 @@ def _resized(photo: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 class Examination:
     """Photos set aside, damaged by fixed seeds; what is read off them against what was done."""
 
-    MIX = PromptMix({"realesrgan": 1.0})
     TIMES = 8  # each photo
 
-    def __init__(self, reader: NanoReader, photos: list[NDArray[np.uint8]], crop: int, seed: int) -> None:
+    def __init__(
+        self, reader: NanoReader, mix: PromptMix, photos: list[NDArray[np.uint8]], crop: int, seed: int
+    ) -> None:
         self._reader = reader
         drawn = [
-            draw_example(centre(photo, crop), np.random.default_rng((seed, place)), self.MIX).truth
+            draw_example(centre(photo, crop), np.random.default_rng((seed, place)), mix).truth
             for place, photo in enumerate(photos * self.TIMES)
         ]
         self.seen, self._clean, self.levels = (

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from clareo.errors import RecipeError, UnknownNameError
-from clareo.toml import parse_value, read_recipe_toml
+from clareo.errors import RecipeError
+from clareo.toml import checked, parse_value, read_recipe_toml
 
 
 @dataclass(frozen=True)
@@ -101,24 +101,16 @@ def parse_recipe(plain: Mapping[str, Any]) -> Recipe:
     if "system" not in plain or not plain.get("stages"):
         msg = "a recipe names its `system` and has at least one [[stages]]"
         raise RecipeError(msg)
-    known = _checked(Recipe, plain)
-    stages = tuple(Stage(**_checked(Stage, stage)) for stage in known.pop("stages"))
-    pairs = tuple(PairedFolder(**_checked(PairedFolder, source)) for source in known.pop("pairs", ()))
+    known = checked(Recipe, plain)
+    stages = tuple(Stage(**checked(Stage, stage)) for stage in known.pop("stages"))
+    pairs = tuple(PairedFolder(**checked(PairedFolder, source)) for source in known.pop("pairs", ()))
     if sum(source.share for source in pairs) > 1:
         msg = "the shares of paired folders add up to more than 1"
         raise RecipeError(msg)
-    optimiser = _checked(Optimiser, known.pop("optimiser", {}))
+    optimiser = checked(Optimiser, known.pop("optimiser", {}))
     if "betas" in optimiser:
         optimiser["betas"] = tuple(optimiser["betas"])
     return Recipe(stages=stages, optimiser=Optimiser(**optimiser), pairs=pairs, **known)
-
-
-def _checked(kind: type, plain: Mapping[str, Any]) -> dict[str, Any]:
-    names = {f.name for f in fields(kind)}
-    for key in plain:
-        if key not in names:
-            raise UnknownNameError.of(f"{kind.__name__.lower()} key", key, names)
-    return dict(plain)
 
 
 def _override(plain: dict[str, Any], key: str, value: str) -> None:

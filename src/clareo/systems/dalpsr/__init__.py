@@ -33,7 +33,8 @@ Differs from the paper (nano preset):
 - At t < 1 training shows the system's own estimate only: from x_t and z_LR the true photo could be solved for.
 - p_r says what is left to be seen of each kind (`degrade.seen`); what was drawn cannot be read off a photo.
 - Tags are attributes that a formula reads off the clean photo and a small network off the degraded one; captions are
-  made of them. There is no guidance: two evaluations for one are too dear on a CPU.
+  made of them, without quality words. There is no guidance unless it is asked for: two evaluations for
+  one are too dear on a CPU.
 
 Where nobody looks (no tagger, captioner or IRPAD is named), nothing is said: p_r is empty and p_s holds the quality
 words alone.
@@ -85,7 +86,7 @@ __all__ = [
 NAME = "dalpsr-nano"  # in the manifest
 
 
-def load(preset: str = "nano", **options: Any) -> System:  # noqa: ANN401 - of `PaperSettings`
+def load(preset: str = "nano", **options: Any) -> System:  # noqa: ANN401 - of the settings
     """Load the embedded model, a training run, or a Stable Diffusion 2.1-base folder to start from.
 
     ``options`` are those of `NanoSettings` or `PaperSettings`, in place of what the checkpoint says.
@@ -103,10 +104,10 @@ def load(preset: str = "nano", **options: Any) -> System:  # noqa: ANN401 - of `
     place = find(preset)
     if (place / "unet").is_dir():
         return build_paper(PaperSettings(**{"base": str(place), **options}))[0]
-    return load_trained(load_run(place), **options)
+    return load_trained(load_run(place, "dalpsr"), **options)
 
 
-def load_trained(checkpoint: Checkpoint, **options: Any) -> System:  # noqa: ANN401 - of `PaperSettings`
+def load_trained(checkpoint: Checkpoint, **options: Any) -> System:  # noqa: ANN401 - of the settings
     """Build what a checkpoint says it is, and fill the part that was trained; who looks may be named anew."""
     settings = {**checkpoint.settings(), **options}
     if settings.get("preset") == "paper":

@@ -10,13 +10,14 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 
-from clareo.checkpoints import packaged
+from clareo.checkpoints import entry_of
 from clareo.degrade import recipes
 from clareo.degrade.recipes.draws import pick
-from clareo.degrade.seen import seen_levels
+from clareo.degrade.seen import check_labels, seen_levels
 from clareo.degrade.words import levels, restoration_prompt
 from clareo.diffusion import losses
 from clareo.diffusion.training import draw_own, draw_times, with_estimates
+from clareo.errors import RecipeError
 from clareo.latents import enlarge
 from clareo.perceive.attributes import attributes
 from clareo.perceive.templates import template_caption
@@ -28,9 +29,9 @@ from clareo.systems.dalpsr.model import (
     build_nano,
     build_paper,
     encode_texts,
-    praised,
 )
 from clareo.systems.dalpsr.senses import Senses
+from clareo.toml import checked
 from clareo.types import Condition
 
 
@@ -43,15 +44,20 @@ class Damage:
     labelled: float = 1.0  # share of samples with a label; of the others p_r is read
     sharp_target: bool = False  # Real-ESRGAN's photos are sharpened first: learn towards that, as SeeSR does
 
+    def __post_init__(self) -> None:
+        check_labels(self.labels)
+        if not 0 <= self.labelled <= 1:
+            msg = f"labelled is a share, from 0 to 1, not {self.labelled}"
+            raise RecipeError(msg)
+
 
 def draw_example(clean: torch.Tensor, rng: np.random.Generator, damage: Damage) -> Example:
     """Degrade a crop, and say in words what was done: the triplet (I_HR, I_LR, p_r) of section III.B."""
     made = recipes.degrade_tensor(clean, pick(rng, damage.recipes), int(rng.integers(2**31)))
     prompt = _label(clean, made, damage) if damage.labelled == 1 or rng.random() < damage.labelled else ""
     degraded = enlarge(made.tensor, (clean.shape[-2], clean.shape[-1]))
-    first = made.record.steps[0]
-    if damage.sharp_target and first.op == "sharpen":
-        clean = first.apply(clean)
+    if damage.sharp_target and made.record.steps[0].op == "sharpen":
+        clean = made.record.steps[0].apply(clean)
     return Example(clean, degraded, prompt)
 
 
@@ -73,16 +79,16 @@ def paired(task: str) -> PairExample:
 
 def lessons(options: Mapping[str, Any]) -> Lessons:
     """Say what a sample is drawn from; ``options.damage`` is a `Damage`."""
-    return Lessons(partial(draw_example, damage=Damage(**options.get("damage", {}))), paired)
+    return Lessons(partial(draw_example, damage=Damage(**checked(Damage, options.get("damage", {})))), paired)
 
 
 def training(options: Mapping[str, Any]) -> Training:
     """Build a preset untrained, with its loss."""
     plain = {name: value for name, value in options.items() if name != "damage"}
     if plain.get("preset") == "paper":
-        return _paper_training(PaperSettings(**plain))
+        return _paper_training(PaperSettings(**checked(PaperSettings, plain)))
     settings = NanoSettings.from_json(plain)
-    return _nano_training(replace(settings, prior_sha256=packaged()[settings.prior].sha256))
+    return _nano_training(replace(settings, prior_sha256=entry_of(settings.prior).sha256))
 
 
 def _nano_training(settings: NanoSettings) -> Training:
@@ -92,8 +98,8 @@ def _nano_training(settings: NanoSettings) -> Training:
 
     def loss(batch: Batch, rng: torch.Generator) -> dict[str, torch.Tensor]:
         clean, far = system.codec.encode(batch.reference), system.codec.encode(batch.degraded)
-        texts = texts_of(batch, rng, settings, senses, partial(_described, batch, senses, settings.tags == "nano"))
-        said = [praised(words, caption, settings.chunks) if prompt or caption else [] for prompt, caption in texts]
+        texts = texts_of(batch, rng, settings, senses, partial(describe, batch, senses, by_formula(settings)))
+        said = [words.tokens(caption) for _, caption in texts]
         text = encode_texts(words, [prompt for prompt, _ in texts], said, settings.chunks)
         t = draw_times(len(texts), batch.far_share, rng).to(clean.device)
         condition = Condition(control=far, text=text)
@@ -104,7 +110,12 @@ def _nano_training(settings: NanoSettings) -> Training:
     return Training(system.network, trained, settings.to_json(), loss, system)
 
 
-def _described(batch: Batch, senses: Senses, formulas: bool, place: int, known: bool) -> str:  # noqa: FBT001
+def by_formula(settings: NanoSettings) -> bool:
+    """Tell whether what there is to say of a photo is defined by a formula, which clean photos can be asked."""
+    return settings.tags.partition(":")[0] == "nano" and settings.captions == "nano"
+
+
+def describe(batch: Batch, senses: Senses, formulas: bool, place: int, known: bool) -> str:  # noqa: FBT001
     """Describe a photo as in use, or, where formulas define the tags, say what is known of the clean one."""
     if known and formulas:
         return template_caption(attributes(batch.reference[place, None].cpu()))

@@ -15,7 +15,7 @@ from clareo.backbones.pretrained import StableDiffusion, load_stable_diffusion
 from clareo.backbones.prior import Prior, load_prior
 from clareo.backbones.text import TextSettings, TextTransformer
 from clareo.backbones.text import words as words_of
-from clareo.checkpoints import find, packaged
+from clareo.checkpoints import entry_of, find
 from clareo.colour import adain
 from clareo.diffusion.denoiser import Denoiser
 from clareo.diffusion.process import DDPM, DirectIteration
@@ -26,7 +26,7 @@ from clareo.perceive.prompts import interval_prompts
 from clareo.perceive.templates import caption_words
 from clareo.system import System
 from clareo.systems.dalpsr.senses import Senses, find_nano_senses, find_senses
-from clareo.toml import with_tuples
+from clareo.toml import checked, with_tuples
 from clareo.types import Condition, Image, Percept
 
 EXPERTS = ("prompted",)
@@ -37,8 +37,7 @@ CASES = {
     "x4: blur, noise 4/255, JPEG 75": ("x4", "prompted"),
     "x4: Real-ESRGAN's second order": ("realesrgan", "prompted"),
 }
-SPOKEN = {word for text in (*interval_prompts(), QUALITY, NEGATIVE) for word in words_of(text)}
-VOCABULARY = tuple(sorted(SPOKEN | set(caption_words())))
+VOCABULARY = tuple(sorted({word for text in interval_prompts() for word in words_of(text)} | set(caption_words())))
 
 
 class Words(Protocol):
@@ -69,7 +68,7 @@ class NanoSettings:
     vocabulary: tuple[str, ...] = VOCABULARY
     drop_text: float = 0.2  # share of samples that lose both texts
     predicted_prompts: float = 0.3  # share of samples whose p_r is what was read, in place of the label
-    guidance: float = 1.0  # s of classifier-free guidance; 1 is none
+    guidance: float = 1.0  # s of classifier-free guidance, away from no words at all; 1 is none
     strength: float = 1.0  # of the control branch
     chunks: int = 2  # windows that a caption may take
     tags: str = "nano"  # or "null", "nano:PATH", "file:PATH"
@@ -87,8 +86,8 @@ class NanoSettings:
     @staticmethod
     def from_json(plain: Mapping[str, Any]) -> NanoSettings:
         """Read what `to_json` wrote, or the `options` of a recipe."""
-        known = with_tuples(plain)
-        return NanoSettings(**{**known, "text": TextSettings(**known.get("text", {}))})
+        known = checked(NanoSettings, with_tuples(plain))
+        return NanoSettings(**{**known, "text": TextSettings(**checked(TextSettings, known.get("text", {})))})
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ def _check(settings: NanoSettings | PaperSettings) -> None:
 
 def build_nano(settings: NanoSettings) -> tuple[System, nn.Module, Senses]:
     """Compose the nano preset on the packaged prior; return it with what is trained, and who looks."""
-    known = packaged()[settings.prior].sha256
+    known = entry_of(settings.prior).sha256
     if settings.prior_sha256 not in ("", known):
         msg = f"trained on another {settings.prior} (sha256 {settings.prior_sha256[:16]}..., here {known[:16]}...)"
         raise CheckpointError(msg)
@@ -142,7 +141,12 @@ def compose_nano(prior: Prior, settings: NanoSettings, senses: Senses) -> tuple[
     words = TextTransformer(settings.vocabulary, settings.text)
 
     def condition(canvas: Image, percept: Percept) -> dict[str, Condition]:
-        return _conditions(codec.encode(canvas), percept, words, settings.chunks)
+        said = [words.tokens(percept.caption), []]
+        return _conditions(codec.encode(canvas), encode_texts(words, [percept.prompt, ""], said, settings.chunks))
+
+    def unheard(percept: Percept) -> list[str]:
+        rooms = {percept.prompt: words.room, percept.caption: words.room * settings.chunks}
+        return [word for text, room in rooms.items() for word in (*words.unknown(text), *words.spoken(text)[room:])]
 
     backbone = ControlledCompact(prior, branch, settings.prior_words, settings.strength)
     trained = nn.ModuleDict({"control": branch, "words": words})
@@ -162,16 +166,15 @@ def compose_nano(prior: Prior, settings: NanoSettings, senses: Senses) -> tuple[
         match_colour=partial(adain, pool=16),
         cases=CASES,
         multiple=shape.factor * shape.stride,
-        strange=words.unknown,
+        unheard=unheard,
     )
     return system, trained
 
 
-def _conditions(control: torch.Tensor, percept: Percept, words: Words, chunks: int) -> dict[str, Condition]:
+def _conditions(control: torch.Tensor, text: torch.Tensor) -> dict[str, Condition]:
     """Condition both branches: what was perceived, and what guidance moves away from."""
-    said = [praised(words, percept.caption, chunks), words.tokens(NEGATIVE)]
-    text = encode_texts(words, [percept.prompt, ""], said, chunks).chunk(2)
-    return {name: Condition(control=control, text=each) for name, each in zip((*EXPERTS, *EXTRAS), text, strict=True)}
+    parts = zip((*EXPERTS, *EXTRAS), text.chunk(2), strict=True)
+    return {name: Condition(control=control, text=each) for name, each in parts}
 
 
 def _guided(guidance: float) -> dict[str, float]:
@@ -197,7 +200,8 @@ def compose_paper(parts: StableDiffusion, settings: PaperSettings, senses: Sense
     parts.unet.requires_grad_(settings.train_unet)
 
     def condition(canvas: Image, percept: Percept) -> dict[str, Condition]:
-        return _conditions(codec.encode(canvas), percept, parts.words, settings.chunks)
+        said = [praised(parts.words, percept.caption, settings.chunks), parts.words.tokens(NEGATIVE)]
+        return _conditions(codec.encode(canvas), encode_texts(parts.words, [percept.prompt, ""], said, settings.chunks))
 
     backbone = ControlledUNet(parts.unet, branch, process.index, settings.strength)
     networks = {"unet": parts.unet, "control": branch, "vae": parts.vae, "words": parts.words}
@@ -217,7 +221,7 @@ def compose_paper(parts: StableDiffusion, settings: PaperSettings, senses: Sense
         match_colour=adain,
         cases=CASES,
         multiple=codec.factor * 8,  # the U-Net halves its latent three times
-        strange=lambda _: (),  # CLIP spells what it does not know
+        unheard=lambda _: (),  # CLIP spells what it does not know
     )
     trained = {name: networks[name] for name in (("control", "unet") if settings.train_unet else ("control",))}
     return system, nn.ModuleDict(trained)

@@ -20,10 +20,10 @@ from clareo.perceive.prompts import Irpad, IrpadSettings, chosen, interval_promp
 from clareo.perceive.published import load_network, transformers
 from clareo.perceive.reader import NanoReader
 from clareo.perceive.reader import load_reader as load_nano_reader
+from clareo.perceive.scale import was_small
 from clareo.perceive.tagger import load_tagger
 from clareo.perceive.tags import FileTags, Tagger, load_ram, no_tags
 from clareo.perceive.templates import caption_by_template
-from clareo.perceive.vision import SMALLEST
 from clareo.types import Image, Percept
 
 Observer = TypeVar("Observer")
@@ -97,9 +97,10 @@ class SmallReader:
 
     def __call__(self, photos: Image) -> list[str]:
         """(B, 3, H, W) -> p_r of each."""
-        if min(photos.shape[-2:]) < SMALLEST:
-            return [""] * len(photos)
-        return self.network.read(photos.float().cpu())
+        return [self._read(photo[None]) for photo in photos.float().cpu()]
+
+    def _read(self, photo: Image) -> str:
+        return "" if was_small(photo) else self.network.read(photo)[0]
 
 
 def load_reader(vision: str, irpad: str, words: ClipWords) -> DegradationReader:
