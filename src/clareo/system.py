@@ -77,6 +77,17 @@ class Batch:
 PairExample = Callable[["torch.Tensor", "torch.Tensor", "np.random.Generator"], Example]  # of reference and degraded
 
 
+def unlabelled(task: str) -> PairExample:
+    """Say how real pairs become examples where nobody knows how they were degraded, whatever the task."""
+    del task
+
+    def example(reference: torch.Tensor, degraded: torch.Tensor, rng: np.random.Generator) -> Example:
+        del rng
+        return Example(reference, degraded, "")
+
+    return example
+
+
 Measure = Callable[[], dict[str, float]]  # rows of a validation
 Examine = Callable[["list[NDArray[np.uint8]]", int, int], Measure]  # of photos set aside, crop and seed
 Settle = Callable[["list[NDArray[np.uint8]]", int, int], Mapping[str, Any]]  # of the same: settings

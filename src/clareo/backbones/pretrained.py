@@ -113,17 +113,35 @@ class ClipVision(nn.Module):
         super().__init__()
         self.tower = tower
 
+    @property
+    def width(self) -> int:
+        """Numbers in a token."""
+        config: Any = self.tower.config
+        return int(config.hidden_size)
+
     def forward(self, photo: Image) -> torch.Tensor:
-        """Bring (B, 3, H, W) to the tower's square, whatever its shape; ViT-L/14-336 gives (B, 576, 1024)."""
+        """(B, 3, H, W) -> (B, N, D); ViT-L/14-336 gives (B, 576, 1024)."""
+        layers = self.tower(self.squared(photo), output_hidden_states=True).hidden_states
+        patches: torch.Tensor = layers[-2][:, 1:]  # the first token stands for the whole
+        return patches
+
+    def tokens(self, square: torch.Tensor) -> torch.Tensor:
+        """Return all that the last layer says of what `squared` made, the token for the whole first.
+
+        ViT-L/14 gives (B, 257, 1024).
+        """
+        tokens: torch.Tensor = self.tower(square).last_hidden_state
+        return tokens
+
+    def squared(self, photo: Image) -> torch.Tensor:
+        """Bring (B, 3, H, W) to the tower's square, whatever its shape, and to CLIP's mean and spread."""
         config: Any = self.tower.config
         place = next(self.tower.parameters())
         square = F.interpolate(
             photo.to(place.device), (config.image_size,) * 2, mode="bicubic", align_corners=False, antialias=True
         ).clamp(0, 1)
         mean, std = (torch.tensor(values, device=place.device)[:, None, None] for values in (CLIP_MEAN, CLIP_STD))
-        layers = self.tower((square - mean) / std, output_hidden_states=True).hidden_states
-        patches: torch.Tensor = layers[-2][:, 1:]  # the first token stands for the whole
-        return patches
+        return (square - mean) / std
 
 
 @dataclass(frozen=True)

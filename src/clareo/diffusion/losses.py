@@ -1,8 +1,11 @@
-"""Losses on batches; every one returns a mean over all elements."""
+"""Losses on batches; every one returns a mean over all elements, or a sum of means over sizes of a picture."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
+from torch.nn import functional as F
 
 
 def l1(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -26,3 +29,28 @@ def cross_entropy(logits: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
     known = torch.isfinite(shares).all(-1)
     surprise = -(shares.nan_to_num() * torch.log_softmax(logits.float(), dim=-1)).sum(-1)
     return (surprise * known).sum() / known.sum().clamp_min(1)
+
+
+def pictures_l1(pictures: Sequence[torch.Tensor], target: torch.Tensor) -> torch.Tensor:
+    """Return L_RGB = sum_i |I_i - I_i^gt|, I_i^gt being the target (B, 3, H, W) at the size of each picture (MRIR)."""
+    return _over_sizes(l1, pictures, target)
+
+
+def pictures_fft(pictures: Sequence[torch.Tensor], target: torch.Tensor) -> torch.Tensor:
+    """Return L_FFT = sum_i |FFT(I_i) - FFT(I_i^gt)|, over real and imaginary parts of plain sums (MRIR); in fp32."""
+    return _over_sizes(lambda picture, reduced: l1(_spectrum(picture), _spectrum(reduced)), pictures, target)
+
+
+def _over_sizes(
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], pictures: Sequence[torch.Tensor], target: torch.Tensor
+) -> torch.Tensor:
+    """Add a loss up over pictures of several sizes, in fp32; the target is shrunk to each (bilinear, antialiased)."""
+    wanted = target.float()
+    reduced = [F.interpolate(wanted, picture.shape[-2:], mode="bilinear", antialias=True) for picture in pictures]
+    terms = [loss(picture.float(), small) for picture, small in zip(pictures, reduced, strict=True)]
+    return torch.stack(terms).sum()
+
+
+def _spectrum(image: torch.Tensor) -> torch.Tensor:
+    """Unnormalised 2-D Fourier transform of a real image, real and imaginary parts side by side."""
+    return torch.view_as_real(torch.fft.rfft2(image.float()))

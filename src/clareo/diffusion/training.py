@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from clareo.diffusion.losses import mse
+
 if TYPE_CHECKING:
     from clareo.diffusion.denoiser import Denoiser
     from clareo.types import Condition, Latent
@@ -34,3 +36,11 @@ def with_estimates(denoiser: Denoiser, clean: Latent, far: Latent, said: Conditi
     estimate = denoiser(far[own], torch.ones(int(own.sum()), device=far.device), said.only(own))
     torch.clear_autocast_cache()  # holds weights that were cast without a graph, which no gradient would reach
     return clean.index_put((own,), estimate.to(clean.dtype))
+
+
+def noise_error(denoiser: Denoiser, clean: Latent, said: Condition, rng: torch.Generator) -> torch.Tensor:
+    """Return E | eps - eps_theta(z_t, t, c) |^2 at the steps of a DDPM, drawn evenly."""
+    t = (torch.randint(1000, (len(clean),), generator=rng) + 1).to(clean.device) / 1000
+    noise = torch.randn(clean.shape, generator=rng).to(clean.device)
+    predicted = denoiser.predict(denoiser.mix(clean, noise, t), t, said)
+    return mse(predicted.float(), denoiser.target(clean, noise, t))

@@ -4,7 +4,7 @@ prompts     which of twelve prompts fit: IRPAD         vision      image tokens,
 tags        single words: RAM, a file, none            captions    sentences: LLaVA, a file, none; what is kept
 reader      all of IRPAD at nano scale                 scale       an enlargement undone
 attributes  what clean photos show, by formula         tagger      the same, seen through damage
-templates   captions without a network
+templates   captions without a network                 sources     who looks, by name
 answers     what was said of photos, in a file         published   networks in transformers' layout
 
 Everything here ends in a `Percept`, which people can print, edit and pass back.

@@ -6,6 +6,7 @@ DaLPSR (arXiv 2406.16477) calls the caption p_s, and steers it by naming tags in
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +25,7 @@ from clareo.types import Image
 
 MOST_TOKENS = 256  # of an answer
 LLAVA_1_5 = "USER: <image>\n{} ASSISTANT:"
+Ask = Callable[[tuple[str, ...]], str]  # tags -> what LLaVA is asked
 
 
 class Captioner(Protocol):
@@ -97,7 +99,7 @@ class Kept:
 
 
 def instruction(tags: tuple[str, ...] = ()) -> str:
-    """Return what LLaVA is asked.
+    """Return what LLaVA is asked where nothing else is wanted: DaLPSR's question.
 
     >>> instruction(("cat", "sofa"))
     'Describe this image and its style in a very detailed manner around the following tags: cat, sofa.'
@@ -114,6 +116,7 @@ class LlavaCaptioner:
     processor: Any  # its AutoProcessor
     most_tokens: int = MOST_TOKENS
     strip: bool = False  # leave out what it says about blur, noise and the like
+    ask: Ask = instruction
 
     @torch.inference_mode()
     def __call__(self, photo: Image, tags: tuple[str, ...] = ()) -> str:
@@ -121,14 +124,14 @@ class LlavaCaptioner:
         view = int(self.network.config.vision_config.image_size)
         picture = enlarged(photo.cpu(), view)
         given = self.processor(
-            images=to_picture(picture, Photo(picture)), text=self._ask(instruction(tags)), return_tensors="pt"
+            images=to_picture(picture, Photo(picture)), text=self._put(self.ask(tags)), return_tensors="pt"
         ).to(self.network.device, self.network.dtype)
         written = self.network.generate(**given, do_sample=False, num_beams=1, max_new_tokens=self.most_tokens)
         answer = written[0, given["input_ids"].shape[1] :]
         caption = str(self.processor.tokenizer.decode(answer, skip_special_tokens=True)).strip()
         return strip_degradation(caption) if self.strip else caption
 
-    def _ask(self, question: str) -> str:
+    def _put(self, question: str) -> str:
         """Put a question as the network was taught to be asked; where its folder does not say, as LLaVA-1.5 was."""
         if not getattr(self.processor, "chat_template", None):
             return LLAVA_1_5.format(question)
@@ -144,7 +147,9 @@ def enlarged(photo: Image, least: int) -> Image:
     return photo if factor <= 1 else enlarge(photo, (round(height * factor), round(width * factor)))
 
 
-def load_llava(name: str | Path, device: str | torch.device = "cpu", *, strip: bool = False) -> LlavaCaptioner:
+def load_llava(
+    name: str | Path, device: str | torch.device = "cpu", *, strip: bool = False, ask: Ask = instruction
+) -> LlavaCaptioner:
     """Load LLaVA from a folder or the hub (`llava-hf/llava-1.5-7b-hf`), in the number format that it was saved in."""
     library = transformers()
     folder = find(str(name))
@@ -154,7 +159,7 @@ def load_llava(name: str | Path, device: str | torch.device = "cpu", *, strip: b
     except (OSError, ValueError) as error:
         msg = f"{folder}: has no processor that can be loaded ({error})"
         raise CheckpointError(msg) from error
-    return LlavaCaptioner(network.to(device), processor, strip=strip)
+    return LlavaCaptioner(network.to(device), processor, strip=strip, ask=ask)
 
 
 # --- what is not wanted in a prompt ----------------------------------------------------------------------------------

@@ -7,6 +7,8 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from clareo.backbones.pretrained import ClipVision
+from clareo.checkpoints import find
 from clareo.errors import CheckpointError, MissingExtraError
 
 
@@ -36,3 +38,8 @@ def load_network(kind: Any, folder: Path, **options: Any) -> Any:  # noqa: ANN40
         msg = f"{folder}: does not fit {kind.__name__} (missing: {', '.join(sorted(told['missing_keys']))})"
         raise CheckpointError(msg)
     return network.eval().requires_grad_(requires_grad=False)
+
+
+def load_clip_vision(name: str) -> ClipVision:
+    """Load the vision tower of a CLIP from a folder or the hub."""
+    return ClipVision(load_network(transformers().CLIPVisionModel, find(name)).float())

@@ -47,14 +47,12 @@ from typing import Any
 
 import torch
 
+from clareo.backbones.wording import EXPERTS, NEGATIVE, QUALITY
 from clareo.checkpoints import Checkpoint, fill, find, load_packaged, load_run, packaged
 from clareo.errors import CheckpointError
 from clareo.system import System
 from clareo.systems.dalpsr.learning import Damage, draw_example, lessons, training
 from clareo.systems.dalpsr.model import (
-    EXPERTS,
-    NEGATIVE,
-    QUALITY,
     NanoSettings,
     PaperSettings,
     build_nano,

@@ -10,22 +10,22 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 
+from clareo.backbones.wording import Words
 from clareo.checkpoints import entry_of
 from clareo.degrade import recipes
 from clareo.degrade.recipes.draws import pick
 from clareo.degrade.seen import check_labels, seen_levels
 from clareo.degrade.words import levels, restoration_prompt
 from clareo.diffusion import losses
-from clareo.diffusion.training import draw_own, draw_times, with_estimates
+from clareo.diffusion.training import draw_own, draw_times, noise_error, with_estimates
 from clareo.errors import RecipeError
 from clareo.latents import enlarge
 from clareo.perceive.attributes import attributes
 from clareo.perceive.templates import template_caption
-from clareo.system import Batch, Example, Lessons, PairExample, Training
+from clareo.system import Batch, Example, Lessons, Training, unlabelled
 from clareo.systems.dalpsr.model import (
     NanoSettings,
     PaperSettings,
-    Words,
     build_nano,
     build_paper,
     encode_texts,
@@ -66,20 +66,9 @@ def _label(clean: torch.Tensor, made: recipes.Degraded, damage: Damage) -> str:
     return restoration_prompt(seen_levels(made.record, clean, made.tensor) if seen else levels(made.record))
 
 
-def paired(task: str) -> PairExample:
-    """Say how real pairs become examples: nobody knows how they were degraded, whatever the task."""
-    del task
-
-    def example(reference: torch.Tensor, degraded: torch.Tensor, rng: np.random.Generator) -> Example:
-        del rng
-        return Example(reference, degraded, "")
-
-    return example
-
-
 def lessons(options: Mapping[str, Any]) -> Lessons:
     """Say what a sample is drawn from; ``options.damage`` is a `Damage`."""
-    return Lessons(partial(draw_example, damage=Damage(**checked(Damage, options.get("damage", {})))), paired)
+    return Lessons(partial(draw_example, damage=Damage(**checked(Damage, options.get("damage", {})))), unlabelled)
 
 
 def training(options: Mapping[str, Any]) -> Training:
@@ -135,10 +124,7 @@ def _paper_training(settings: PaperSettings) -> Training:
             )
             said = [words.tokens(caption) for _, caption in texts]
             text = encode_texts(words, [prompt for prompt, _ in texts], said, settings.chunks)
-        t = (torch.randint(1000, (len(texts),), generator=rng) + 1).to(clean.device) / 1000
-        noise = torch.randn(clean.shape, generator=rng).to(clean.device)
-        predicted = denoiser.predict(denoiser.mix(clean, noise, t), t, Condition(control=control, text=text))
-        return {"mse": losses.mse(predicted.float(), denoiser.target(clean, noise, t))}
+        return {"mse": noise_error(denoiser, clean, Condition(control=control, text=text), rng)}
 
     return Training(system.network, trained, asdict(settings), loss, system)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,6 +15,7 @@ from clareo.backbones.pretrained import StableDiffusion, load_stable_diffusion
 from clareo.backbones.prior import Prior, load_prior
 from clareo.backbones.text import TextSettings, TextTransformer
 from clareo.backbones.text import words as words_of
+from clareo.backbones.wording import EXPERTS, EXTRAS, NEGATIVE, Words, guided, praised
 from clareo.checkpoints import entry_of, find
 from clareo.colour import adain
 from clareo.diffusion.denoiser import Denoiser
@@ -29,32 +30,11 @@ from clareo.systems.dalpsr.senses import Senses, find_nano_senses, find_senses
 from clareo.toml import checked, with_tuples
 from clareo.types import Condition, Image, Percept
 
-EXPERTS = ("prompted",)
-EXTRAS = ("negative",)  # what classifier-free guidance moves away from
-QUALITY = "clean, high-resolution, 8k"  # behind every caption
-NEGATIVE = "dotted, noise, blur, lowres, smooth"  # in place of a caption
 CASES = {
     "x4: blur, noise 4/255, JPEG 75": ("x4", "prompted"),
     "x4: Real-ESRGAN's second order": ("realesrgan", "prompted"),
 }
 VOCABULARY = tuple(sorted({word for text in interval_prompts() for word in words_of(text)} | set(caption_words())))
-
-
-class Words(Protocol):
-    """A text encoder: `pretrained.ClipWords` or `text.TextTransformer`."""
-
-    @property
-    def room(self) -> int:
-        """Tokens that fit into a window."""
-
-    def tokens(self, text: str) -> list[int]:
-        """Return the tokens of a text of any length."""
-
-    def chunked(self, texts: list[list[int]], most: int) -> torch.Tensor:
-        """Encode tokens in as many windows as the longest text takes: (B, L n, D)."""
-
-    def __call__(self, prompts: list[str]) -> torch.Tensor:
-        """Encode prompts, a window each: (B, L, D)."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +139,7 @@ def compose_nano(prior: Prior, settings: NanoSettings, senses: Senses) -> tuple[
         network=nn.ModuleDict({"prior": prior, **trained, **senses.networks()}),
         experts=EXPERTS,
         extras=EXTRAS,
-        weights=_guided(settings.guidance),
+        weights=guided(settings.guidance),
         steps=1,
         perceive=senses.perceive,
         condition=condition,
@@ -175,11 +155,6 @@ def _conditions(control: torch.Tensor, text: torch.Tensor) -> dict[str, Conditio
     """Condition both branches: what was perceived, and what guidance moves away from."""
     parts = zip((*EXPERTS, *EXTRAS), text.chunk(2), strict=True)
     return {name: Condition(control=control, text=each) for name, each in parts}
-
-
-def _guided(guidance: float) -> dict[str, float]:
-    """Return the weights of classifier-free guidance; without any there is one branch to run."""
-    return {"prompted": guidance, "negative": 1 - guidance} if guidance != 1 else {"prompted": 1.0}
 
 
 # --- paper -----------------------------------------------------------------------------------------------------------
@@ -214,7 +189,7 @@ def compose_paper(parts: StableDiffusion, settings: PaperSettings, senses: Sense
         network=nn.ModuleDict({**networks, **senses.networks()}),
         experts=EXPERTS,
         extras=EXTRAS,
-        weights=_guided(settings.guidance),
+        weights=guided(settings.guidance),
         steps=50,
         perceive=senses.perceive,
         condition=condition,
@@ -225,12 +200,6 @@ def compose_paper(parts: StableDiffusion, settings: PaperSettings, senses: Sense
     )
     trained = {name: networks[name] for name in (("control", "unet") if settings.train_unet else ("control",))}
     return system, nn.ModuleDict(trained)
-
-
-def praised(words: Words, caption: str, chunks: int) -> list[int]:
-    """Return the tokens of a caption with `QUALITY` behind it, which stays however long the caption is."""
-    ending = words.tokens(f", {QUALITY}" if caption else QUALITY)
-    return words.tokens(caption)[: chunks * words.room - len(ending)] + ending
 
 
 def encode_texts(words: Words, prompts: list[str], captions: list[list[int]], chunks: int) -> torch.Tensor:

@@ -1,0 +1,84 @@
+"""MRIR: multimodal insights for diffusion-based realistic image restoration.
+
+Perceives   a caption of the photo as it would be without its damage (LLaVA), and what CLIP sees of the damaged one.
+Feeds       caption, refined image tokens and pixels, each through a door of its own, to a U-Net that stays frozen.
+Optimises   the error of the predicted noise, and small pictures that the pixels' network draws on its way.
+
+    paper                                  here
+    T_text, the caption in passes of 75    `Condition.text`; `ClipWords.chunked`
+    T_image = Refine(CLIP(I_LQ))           `Condition.image`; `backbones.attention.Refine`
+    I_LQ                                   `Condition.control`, in [0, 1]
+    PLP, I_1/2, I_1/4, I_1/8               `backbones.pixels.PixelProcessor`
+    {P_i}                                  `ControlledUNet.residuals`
+    image cross-attention                  `backbones.attention.attach_image`
+    pixel attention                        `backbones.pixels.attach_pixels`
+    L_RGB, L_FFT                           `losses.pictures_l1`, `losses.pictures_fft`
+    L_diff + 0.1 L_RGB + 0.01 L_FFT        `learning.training`
+    LRE                                    `DDPM.start_from_degraded`
+
+Differs from the paper:
+- PLP has PASD's seven convolutions and three heads. "Four layers" cannot halve three times, stay at full size once, and
+  leave through another.
+- Refine learns as well; the paper's list of what learns leaves it out, and it would stay what it was drawn as.
+- Residuals are added to the skips besides being attended to, as in PASD (`additive_control`). The paper speaks of
+  attention in the place of addition, but its row without any attention would then see no pixels at all.
+
+The paper is silent on the following; what is done is ours, or SeeSR's:
+- CLIP is ViT-L/14 at 224 px, all 257 tokens of the last hidden state. Image attention is a sub-layer of its own with an
+  output that starts as nothing; `image_attention = "decoupled"` is IP-Adapter's second pair of keys and values.
+- Pixel attention is a whole transformer per skip, as in PASD, also in the block that hears no words.
+- The control branch sees pixels and hears words; it has no image attention, being a copy of what was there before.
+- Losses are means; the FFT is unnormalised, over real and imaginary parts, in fp32; targets are in [-1, 1].
+- The caption is dropped in 20 % of samples and the image in 10 %, regardless of each other. A dropped image is what
+  CLIP says of zeros, through Refine.
+- DDPM with 50 steps, guidance 5.5 with SeeSR's words; the negative branch keeps pixels and image. AdaIN.
+- Photos are not enlarged to 512 px first: `upscale` decides. LLaVA's view of small ones is enlarged.
+
+Where nobody is asked for a caption, nothing is said: the text is the quality words alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from clareo.checkpoints import fill, find, load_run
+from clareo.errors import CheckpointError
+from clareo.system import System
+from clareo.systems.mrir.learning import Damage, draw_example, lessons, training
+from clareo.systems.mrir.model import WITHOUT_DAMAGE, PaperSettings, build_paper, compose_paper
+
+__all__ = [
+    "WITHOUT_DAMAGE",
+    "Damage",
+    "PaperSettings",
+    "build_paper",
+    "compose_paper",
+    "draw_example",
+    "lessons",
+    "load",
+    "training",
+]
+
+
+def load(preset: str = "nano", **options: Any) -> System:  # noqa: ANN401 - of `PaperSettings`
+    """Load a training run, or a Stable Diffusion 1.5 folder to start from.
+
+    ``options`` are those of `PaperSettings`, in place of what the checkpoint says.
+    """
+    if preset == "nano":
+        msg = "no embedded model of mrir is shipped yet; give the folder of a training run, or use --system unires"
+        raise CheckpointError(msg)
+    if preset == "paper":
+        msg = "the paper's weights were never published; train with recipes/mrir-paper.toml and give the run's folder"
+        raise CheckpointError(msg)
+    place = find(preset)
+    if (place / "unet").is_dir():
+        return build_paper(PaperSettings.from_json({"base": str(place), **options}))[0]
+    checkpoint = load_run(place, "mrir")
+    system, trained, _ = build_paper(PaperSettings.from_json({**checkpoint.settings(), **options}))
+    fill(trained, checkpoint)
+    system.network.eval().requires_grad_(requires_grad=False).to(memory_format=torch.channels_last)
+    return replace(system, fingerprint=checkpoint.sha256)
