@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import pytest
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 import clareo
@@ -581,14 +579,6 @@ def _spied(function: Any, kept: list[Any]) -> Any:
         return function(texts, most)
 
     return spied
-
-
-@pytest.fixture
-def photos(astronaut: NDArray[np.uint8], tmp_path: Path) -> Path:
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    PIL.Image.fromarray(astronaut).save(folder / "a.png")
-    return folder
 
 
 def recipe(tiny_sd: Path, eyes: str, steps: int) -> Recipe:
