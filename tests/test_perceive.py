@@ -500,11 +500,11 @@ def test_tiny_llava_describes(llava: Path, photo: torch.Tensor, tmp_path: Path) 
 @pytest.mark.slow
 def test_llava_is_asked_as_its_folder_says(llava: Path) -> None:
     captioner = load_llava(llava)
-    assert captioner._ask("Why?") == "USER: <image>\nWhy? ASSISTANT:"
+    assert captioner._put("Why?") == "USER: <image>\nWhy? ASSISTANT:"
     captioner.processor.chat_template = (
         "{% for m in messages %}{% for c in m.content %}[{{ c.type }}]{{ c.text }}{% endfor %}{% endfor %}"
     )
-    assert captioner._ask("Why?") == "[image][text]Why?"
+    assert captioner._put("Why?") == "[image][text]Why?"
 
 
 @pytest.mark.slow
