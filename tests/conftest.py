@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,6 +99,14 @@ class Said:
     status: int
     out: str
     err: str
+
+
+@pytest.fixture
+def same_start() -> Iterator[None]:
+    """Draw the same weights in every test, whatever ran before, and leave no trace."""
+    with torch.random.fork_rng():
+        torch.random.manual_seed(0)
+        yield
 
 
 @pytest.fixture

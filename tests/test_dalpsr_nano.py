@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,12 +50,7 @@ BLIND = {"tags": "null", "captions": "null", "reader": "null"}
 SEEN = Percept(("foliage",), "A photo of foliage.", prompt_of((2, 1, 0)))
 
 
-@pytest.fixture(autouse=True)
-def same_start() -> Iterator[None]:
-    """Draw the same weights in every test, whatever ran before."""
-    with torch.random.fork_rng():
-        torch.random.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("same_start")
 
 
 def small_prior(name: str = "") -> Prior:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,7 @@ SECOND = PromptMix({"realesrgan": 1.0})
 TINY = ReaderSettings.from_json(NETWORK)
 
 
-@pytest.fixture(autouse=True)
-def same_start() -> Iterator[None]:
-    """Draw the same weights in every test, whatever ran before, and leave no trace."""
-    with torch.random.fork_rng():
-        torch.random.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("same_start")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,12 +44,7 @@ from clareo.perceive.vision import EncoderSettings, SmallEncoder, aligned_copy, 
 TINY = EncoderSettings(channels=(16, 24, 32, 48))
 
 
-@pytest.fixture(autouse=True)
-def same_start() -> Iterator[None]:
-    """Draw the same weights in every test, whatever ran before, and leave no trace."""
-    with torch.random.fork_rng():
-        torch.random.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("same_start")
 
 
 def embedded() -> torch.Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,12 +33,7 @@ NETWORK = {"channels": [8, 8, 8, 16], "spectral": [4, 4], "width": 16}
 TINY = TaggerSettings.from_json(NETWORK)
 
 
-@pytest.fixture(autouse=True)
-def same_start() -> Iterator[None]:
-    """Draw the same weights in every test, whatever ran before, and leave no trace."""
-    with torch.random.fork_rng():
-        torch.random.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("same_start")
 
 
 @pytest.fixture

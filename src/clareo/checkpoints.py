@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +20,7 @@ from torch import nn
 from clareo.errors import CheckpointError, MissingExtraError, UnknownNameError
 from clareo.toml import read_packaged_toml
 
+Network = TypeVar("Network", bound=nn.Module)
 PICKLES = frozenset({".pt", ".pth", ".ckpt", ".bin", ".pkl"})
 
 
@@ -136,6 +137,11 @@ def fill(network: nn.Module, checkpoint: Checkpoint) -> None:
         msg = f"{checkpoint.path}: does not fit the network ({told})"
         raise CheckpointError(msg)
     network.load_state_dict({name: tensor.float() for name, tensor in checkpoint.tensors.items()})
+
+
+def ready(network: Network) -> Network:
+    """Make a network, once it is filled, one that is used and not trained."""
+    return network.eval().requires_grad_(requires_grad=False).to(memory_format=torch.channels_last)
 
 
 def find(name: str) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from clareo.errors import UnknownNameError
+from clareo.errors import RecipeError, UnknownNameError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,6 +86,15 @@ def unlabelled(task: str) -> PairExample:
         return Example(reference, degraded, "")
 
     return example
+
+
+def without_pairs(why: str) -> Callable[[str], PairExample]:
+    """Refuse real pairs; ``why`` has a place for the name of their task."""
+
+    def paired(task: str) -> PairExample:
+        raise RecipeError(why.format(repr(task)))
+
+    return paired
 
 
 Measure = Callable[[], dict[str, float]]  # rows of a validation

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
 from clareo.backbones.text import TextEncoder
 from clareo.backbones.unet import UNet, UNetSettings
-from clareo.checkpoints import fill, load_packaged
+from clareo.checkpoints import fill, load_packaged, ready
 
 
 class Prior(nn.Module):
@@ -31,7 +30,7 @@ def load_prior(name: str) -> Prior:
     checkpoint = load_packaged(name)
     prior = build_prior(checkpoint.settings())
     fill(prior, checkpoint)
-    return prior.eval().requires_grad_(requires_grad=False).to(memory_format=torch.channels_last)
+    return ready(prior)
 
 
 def build_prior(settings: Mapping[str, Any]) -> Prior:

@@ -25,6 +25,11 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
+def vocabulary(*texts: str) -> tuple[str, ...]:
+    """Return every word of some texts, in the order of the alphabet."""
+    return tuple(sorted({word for text in texts for word in words(text)}))
+
+
 class TextEncoder(nn.Module):
     """Words to vectors, one learned vector a word.
 

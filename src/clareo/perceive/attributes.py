@@ -41,7 +41,12 @@ def attributes(photo: Image) -> tuple[str, ...]:
     >>> attributes(torch.full((1, 3, 64, 96), 0.5))
     ('black and white', 'smooth areas', 'low contrast')
     """
-    return tuple(tag for tag, there in zip(TAGS, (leanings(photo)[0] > 0).tolist(), strict=True) if there)
+    return named(leanings(photo)[0] > 0)
+
+
+def named(there: torch.Tensor) -> tuple[str, ...]:
+    """Return the tags that hold, of a mask (tags,)."""
+    return tuple(tag for tag, holds in zip(TAGS, there.tolist(), strict=True) if holds)
 
 
 def leanings(photo: Image) -> torch.Tensor:

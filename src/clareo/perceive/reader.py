@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 from clareo.backbones.readers import Grid, Spectrum
-from clareo.backbones.text import TextEncoder, words
-from clareo.checkpoints import Checkpoint, fill, find, load_packaged, load_run, packaged
+from clareo.backbones.text import TextEncoder, vocabulary
+from clareo.checkpoints import Checkpoint, fill, find, load_packaged, load_run, packaged, ready
 from clareo.colour import luma
 from clareo.errors import CheckpointError, UsageError
 from clareo.perceive.prompts import Irpad, IrpadSettings, chosen, interval_prompts
@@ -68,7 +68,7 @@ class NanoReader(nn.Module):
     def __init__(self, settings: ReaderSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.words = TextEncoder(_vocabulary(), settings.words)
+        self.words = TextEncoder(vocabulary(*interval_prompts()), settings.words)
         self.encoder = SmallEncoder(settings.encoder)
         width = self.encoder.width
         readers = [*(Spectrum(side, settings.spectral, width) for side in settings.spectra), Grid(width)]
@@ -105,10 +105,6 @@ class NanoReader(nn.Module):
         return encoded.mean(1)
 
 
-def _vocabulary() -> tuple[str, ...]:
-    return tuple(sorted({word for prompt in interval_prompts() for word in words(prompt)}))
-
-
 # --- in use ----------------------------------------------------------------------------------------------------------
 
 
@@ -132,4 +128,4 @@ def build_reader(checkpoint: Checkpoint) -> NanoReader:
     """Build the reader that a checkpoint describes."""
     reader = NanoReader(ReaderSettings.from_json(checkpoint.settings()))
     fill(reader, checkpoint)
-    return reader.eval().requires_grad_(requires_grad=False).to(memory_format=torch.channels_last)
+    return ready(reader)

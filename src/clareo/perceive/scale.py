@@ -28,20 +28,20 @@ def own_scale(photo: Image) -> Image:
     >>> own_scale(torch.rand(1, 3, 64, 64)).shape
     torch.Size([1, 3, 64, 64])
     """
-    found = _enlarged(photo)
-    if found is None or min(photo.shape[-2:]) < found[0] * SMALLEST:
-        return photo
-    return _undone(photo, *found)
+    small = readable(photo)
+    return photo if small is None else small
 
 
-def was_small(photo: Image) -> bool:
-    """Tell whether (1, 3, H, W) is smaller than IRPAD wants, or was so before it was enlarged.
+def readable(photo: Image) -> Image | None:
+    """Return (1, 3, H, W) at its own scale; None where IRPAD wants more px, now or before it was enlarged.
 
-    >>> was_small(torch.rand(1, 3, 64, 64))
-    False
+    >>> readable(torch.rand(1, 3, 40, 64)) is None
+    True
     """
     found = _enlarged(photo)
-    return min(photo.shape[-2:]) < SMALLEST * (1 if found is None else found[0])
+    if min(photo.shape[-2:]) < SMALLEST * (1 if found is None else found[0]):
+        return None
+    return photo if found is None else _undone(photo, *found)
 
 
 def _enlarged(photo: Image) -> tuple[int, int, int] | None:

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from clareo.backbones.layers import keep_size
 from clareo.backbones.readers import TONES, Spectrum, tones
-from clareo.checkpoints import Checkpoint, fill, find, load_packaged, load_run, packaged
+from clareo.checkpoints import Checkpoint, fill, find, load_packaged, load_run, packaged, ready
 from clareo.colour import luma
 from clareo.errors import CheckpointError, UsageError
 from clareo.perceive.attributes import TAGS, VIEW, leanings, view
@@ -134,4 +134,4 @@ def build_tagger(checkpoint: Checkpoint) -> NanoTagger:
         raise CheckpointError(msg)
     network = TagNetwork(TaggerSettings.from_json(checkpoint.settings()))
     fill(network, checkpoint)
-    return NanoTagger(network.eval().requires_grad_(requires_grad=False).to(memory_format=torch.channels_last))
+    return NanoTagger(ready(network))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clareo.backbones.text import words
+from clareo.backbones.text import vocabulary
 from clareo.perceive.attributes import TAGS
 from clareo.types import Image
 
@@ -59,4 +59,4 @@ def listed(things: Sequence[str]) -> str:
 
 def caption_words() -> tuple[str, ...]:
     """Return every word that a caption of `TAGS` can hold, in the order of the alphabet."""
-    return tuple(sorted({word for text in (FRAME, *TAGS) for word in words(text)}))
+    return vocabulary(FRAME, *TAGS)

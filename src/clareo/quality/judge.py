@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from clareo.backbones.layers import keep_size, pad_to
 from clareo.backbones.readers import TONES, Grid, Spectrum, contrast_normalised, tones
-from clareo.checkpoints import Checkpoint, fill, load_packaged
+from clareo.checkpoints import Checkpoint, fill, load_packaged, ready
 from clareo.colour import luma
 from clareo.devices import choose_precision
 from clareo.errors import PhotoError
@@ -148,7 +148,7 @@ def build_judge(checkpoint: Checkpoint) -> Judge:
     """Build the judge that a checkpoint describes."""
     judge = Judge(JudgeSettings.from_json(checkpoint.settings()))
     fill(judge, checkpoint)
-    return judge.eval().requires_grad_(requires_grad=False).to(memory_format=torch.channels_last)
+    return ready(judge)
 
 
 @torch.inference_mode()

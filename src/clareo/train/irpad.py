@@ -26,11 +26,13 @@ from clareo.latents import enlarge
 from clareo.perceive.prompts import KINDS, retrieval_loss, targets
 from clareo.perceive.reader import NanoReader, ReaderSettings, load_reader
 from clareo.perceive.vision import SMALLEST, aligned_copy, alignment_loss
-from clareo.system import Batch, Example, Lessons, PairExample, Training
+from clareo.system import Batch, Example, Lessons, Training, without_pairs
 from clareo.toml import checked
 from clareo.train.data import centre
 
 WAYS = 8  # a square can be turned and mirrored
+
+NO_PAIRS = "IRPAD learns from damage that it knows; nobody knows how much there is in the pairs of {}"
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,17 @@ def training(options: Mapping[str, Any]) -> Training:
     reader, weight, teacher = NanoReader(settings), options.get("alignment", 0.0), options.get("teacher", "")
     frozen = aligned_copy(load_reader(teacher).encoder if teacher else reader.encoder) if weight else None
     everything = nn.ModuleDict({"reader": reader} if frozen is None else {"reader": reader, "frozen": frozen})
-    turns, mix = options.get("turns", 1), PromptMix(**checked(PromptMix, options.get("mix", {})))
+    turns, mix = options.get("turns", 1), _mix(options)
     if not 1 <= turns <= WAYS:
         msg = f"a cut can be turned and mirrored in 1 to {WAYS} ways, not {turns}"
         raise RecipeError(msg)
     loss = partial(_loss, reader, frozen, weight, turns)
     examine = partial(Examination, reader, replace(mix, recipes={"realesrgan": 1.0}))
     return Training(everything, reader, settings.to_json(), loss, examine=examine)
+
+
+def _mix(options: Mapping[str, Any]) -> PromptMix:
+    return PromptMix(**checked(PromptMix, options.get("mix", {})))
 
 
 def _loss(
@@ -89,12 +95,7 @@ def _turned(photos: torch.Tensor, way: int) -> torch.Tensor:
 
 def lessons(options: Mapping[str, Any]) -> Lessons:
     """Say what a sample is drawn from; ``options.mix`` is a `PromptMix`."""
-    return Lessons(partial(draw_example, mix=PromptMix(**options.get("mix", {}))), _paired)
-
-
-def _paired(task: str) -> PairExample:
-    msg = f"IRPAD learns from damage that it knows; nobody knows how much there is in the pairs of {task!r}"
-    raise RecipeError(msg)
+    return Lessons(partial(draw_example, mix=_mix(options)), without_pairs(NO_PAIRS))
 
 
 def draw_example(clean: torch.Tensor, rng: np.random.Generator, mix: PromptMix) -> Example:

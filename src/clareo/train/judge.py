@@ -21,14 +21,15 @@ from torch.nn import functional as F
 from clareo.degrade.recipes import degrade_tensor
 from clareo.degrade.recipes.draws import pick
 from clareo.degrade.record import Record
-from clareo.errors import RecipeError
 from clareo.latents import enlarge
 from clareo.quality.blend import blended_score
 from clareo.quality.judge import KINDS, Judge, JudgeSettings
-from clareo.system import Batch, Example, Lessons, PairExample, Training
+from clareo.system import Batch, Example, Lessons, Training, without_pairs
 from clareo.train.data import centre
 
 SAME = {"blur": "defocus"}  # round blur looks the same whatever made it
+
+NO_PAIRS = "the judge learns from damage that it knows; nobody knows how much there is in the pairs of {}"
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,7 @@ def training(options: Mapping[str, Any]) -> Training:
 
 def lessons(options: Mapping[str, Any]) -> Lessons:
     """Say what a sample is drawn from; ``options.mix`` is a `JudgedMix`."""
-    return Lessons(partial(draw_example, mix=JudgedMix(**options.get("mix", {}))), _paired)
-
-
-def _paired(task: str) -> PairExample:
-    msg = f"the judge learns from damage that it knows; nobody knows how much there is in the pairs of {task!r}"
-    raise RecipeError(msg)
+    return Lessons(partial(draw_example, mix=JudgedMix(**options.get("mix", {}))), without_pairs(NO_PAIRS))
 
 
 def draw_example(clean: torch.Tensor, rng: np.random.Generator, mix: JudgedMix) -> Example:

@@ -18,13 +18,14 @@ from torch.nn import functional as F
 
 from clareo.degrade.recipes import degrade_tensor
 from clareo.degrade.recipes.draws import pick
-from clareo.errors import RecipeError
 from clareo.latents import enlarge
-from clareo.perceive.attributes import TAGS, attributes, leanings, view
+from clareo.perceive.attributes import TAGS, leanings, named, view
 from clareo.perceive.tagger import HALF, TaggerSettings, TagNetwork
 from clareo.perceive.tags import in_words
-from clareo.system import Batch, Example, Lessons, PairExample, Training
+from clareo.system import Batch, Example, Lessons, Training, without_pairs
 from clareo.train.data import centre
+
+NO_PAIRS = "the tagger learns from damage of its own; pairs of {} are not taken up"
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,7 @@ def _loss(network: TagNetwork, batch: Batch, rng: torch.Generator) -> dict[str, 
 
 def lessons(options: Mapping[str, Any]) -> Lessons:
     """Say what a sample is drawn from; ``options.mix`` is a `TagMix`."""
-    return Lessons(partial(draw_example, mix=TagMix(**options.get("mix", {}))), _paired)
-
-
-def _paired(task: str) -> PairExample:
-    msg = f"the tagger learns from damage of its own; pairs of {task!r} are not taken up"
-    raise RecipeError(msg)
+    return Lessons(partial(draw_example, mix=TagMix(**options.get("mix", {}))), without_pairs(NO_PAIRS))
 
 
 def draw_example(clean: torch.Tensor, rng: np.random.Generator, mix: TagMix) -> Example:
@@ -76,12 +72,13 @@ def draw_example(clean: torch.Tensor, rng: np.random.Generator, mix: TagMix) -> 
     small = degrade_tensor(clean, recipe, int(rng.integers(2**31))).tensor
     canvas = enlarge(small, (clean.shape[-2], clean.shape[-1]))
     seen = canvas if rng.random() < mix.canvas else small
+    there = leanings(clean[None])[0] > 0
     truth = {
-        "tags": (leanings(clean[None])[0] > 0).float(),
+        "tags": there.float(),
         "seen": view(seen[None])[0],
         "clean": view(clean[None])[0],
     }
-    return Example(clean, canvas, in_words(attributes(clean[None])), truth)
+    return Example(clean, canvas, in_words(named(there)), truth)
 
 
 # --- validation ------------------------------------------------------------------------------------------------------

@@ -45,10 +45,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from clareo.backbones.wording import EXPERTS, NEGATIVE, QUALITY
-from clareo.checkpoints import Checkpoint, fill, find, load_packaged, load_run, packaged
+from clareo.checkpoints import Checkpoint, fill, find, load_packaged, load_run, packaged, ready
 from clareo.errors import CheckpointError
 from clareo.system import System
 from clareo.systems.dalpsr.learning import Damage, draw_example, lessons, training
@@ -113,5 +111,5 @@ def load_trained(checkpoint: Checkpoint, **options: Any) -> System:  # noqa: ANN
     else:
         system, trained, _ = build_nano(NanoSettings.from_json(settings))
     fill(trained, checkpoint)
-    system.network.eval().requires_grad_(requires_grad=False).to(memory_format=torch.channels_last)
+    ready(system.network)
     return replace(system, fingerprint=checkpoint.sha256)

@@ -88,8 +88,7 @@ def _nano_training(settings: NanoSettings) -> Training:
     def loss(batch: Batch, rng: torch.Generator) -> dict[str, torch.Tensor]:
         clean, far = system.codec.encode(batch.reference), system.codec.encode(batch.degraded)
         texts = texts_of(batch, rng, settings, senses, partial(describe, batch, senses, by_formula(settings)))
-        said = [words.tokens(caption) for _, caption in texts]
-        text = encode_texts(words, [prompt for prompt, _ in texts], said, settings.chunks)
+        text = _encoded(words, texts, settings.chunks)
         t = draw_times(len(texts), batch.far_share, rng).to(clean.device)
         condition = Condition(control=far, text=text)
         known = with_estimates(denoiser, clean, far, condition, draw_own(t, batch.own_share, rng))
@@ -122,11 +121,14 @@ def _paper_training(settings: PaperSettings) -> Training:
             texts = texts_of(
                 batch, rng, settings, senses, lambda place, _: senses.describe(batch.degraded[place, None])
             )
-            said = [words.tokens(caption) for _, caption in texts]
-            text = encode_texts(words, [prompt for prompt, _ in texts], said, settings.chunks)
+            text = _encoded(words, texts, settings.chunks)
         return {"mse": noise_error(denoiser, clean, Condition(control=control, text=text), rng)}
 
     return Training(system.network, trained, asdict(settings), loss, system)
+
+
+def _encoded(words: Words, texts: list[tuple[str, str]], chunks: int) -> torch.Tensor:
+    return encode_texts(words, [prompt for prompt, _ in texts], [words.tokens(caption) for _, caption in texts], chunks)
 
 
 def texts_of(

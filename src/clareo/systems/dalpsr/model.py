@@ -13,8 +13,7 @@ from torch import nn
 from clareo.backbones.control import CompactControl, ControlledCompact, ControlledUNet, copy_encoder, zero_convolution
 from clareo.backbones.pretrained import StableDiffusion, load_stable_diffusion
 from clareo.backbones.prior import Prior, load_prior
-from clareo.backbones.text import TextSettings, TextTransformer
-from clareo.backbones.text import words as words_of
+from clareo.backbones.text import TextSettings, TextTransformer, vocabulary
 from clareo.backbones.wording import EXPERTS, EXTRAS, NEGATIVE, Words, guided, praised
 from clareo.checkpoints import entry_of, find
 from clareo.colour import adain
@@ -34,7 +33,7 @@ CASES = {
     "x4: blur, noise 4/255, JPEG 75": ("x4", "prompted"),
     "x4: Real-ESRGAN's second order": ("realesrgan", "prompted"),
 }
-VOCABULARY = tuple(sorted({word for text in interval_prompts() for word in words_of(text)} | set(caption_words())))
+VOCABULARY = vocabulary(*interval_prompts(), *caption_words())
 
 
 @dataclass(frozen=True)

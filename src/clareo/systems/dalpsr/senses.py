@@ -14,7 +14,7 @@ from clareo.perceive.prompts import Irpad, IrpadSettings, chosen, interval_promp
 from clareo.perceive.published import load_clip_vision
 from clareo.perceive.reader import NanoReader
 from clareo.perceive.reader import load_reader as load_nano_reader
-from clareo.perceive.scale import was_small
+from clareo.perceive.scale import readable
 from clareo.perceive.sources import Describer, Source, find_captioner, find_tagger, named
 from clareo.types import Image, Percept
 
@@ -83,8 +83,10 @@ class SmallReader:
         """(B, 3, H, W) -> p_r of each."""
         return [self._read(photo[None]) for photo in photos.float().cpu()]
 
+    @torch.no_grad()
     def _read(self, photo: Image) -> str:
-        return "" if was_small(photo) else self.network.read(photo)[0]
+        small = readable(photo)
+        return "" if small is None else chosen(self.network(small))[0]
 
 
 def load_reader(vision: str, irpad: str, words: ClipWords) -> DegradationReader:

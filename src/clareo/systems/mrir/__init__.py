@@ -42,9 +42,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import torch
-
-from clareo.checkpoints import fill, find, load_run
+from clareo.checkpoints import fill, find, load_run, ready
 from clareo.errors import CheckpointError
 from clareo.system import System
 from clareo.systems.mrir.learning import Damage, draw_example, lessons, training
@@ -80,5 +78,5 @@ def load(preset: str = "nano", **options: Any) -> System:  # noqa: ANN401 - of `
     checkpoint = load_run(place, "mrir")
     system, trained, _ = build_paper(PaperSettings.from_json({**checkpoint.settings(), **options}))
     fill(trained, checkpoint)
-    system.network.eval().requires_grad_(requires_grad=False).to(memory_format=torch.channels_last)
+    ready(system.network)
     return replace(system, fingerprint=checkpoint.sha256)

@@ -27,9 +27,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
-
-from clareo.checkpoints import Checkpoint, fill, find, load_packaged, load_run
+from clareo.checkpoints import Checkpoint, fill, find, load_packaged, load_run, ready
 from clareo.errors import CheckpointError
 from clareo.system import System
 from clareo.systems.unires.learning import TaskMix, draw_example, lessons, training
@@ -85,5 +83,5 @@ def load_trained(checkpoint: Checkpoint) -> System:
         system = build_nano(NanoSettings.from_json(settings))
         trained = system.network
     fill(trained, checkpoint)
-    system.network.eval().requires_grad_(requires_grad=False).to(memory_format=torch.channels_last)
+    ready(system.network)
     return replace(system, fingerprint=checkpoint.sha256)

@@ -16,7 +16,7 @@ from clareo.backbones.pretrained import (
     widen_first_convolution,
 )
 from clareo.backbones.prior import Prior
-from clareo.backbones.text import words
+from clareo.backbones.text import vocabulary
 from clareo.backbones.unet import UNetSettings
 from clareo.checkpoints import find
 from clareo.colour import adain
@@ -42,7 +42,7 @@ POSITIVE = (
     "highly detailed"
 )
 NEGATIVE = "oil painting, cartoon, blur, dirty, messy, low quality, deformation, low resolution, over-smooth"
-VOCABULARY = tuple(sorted({word for prompt in (*PROMPTS.values(), POSITIVE, NEGATIVE) for word in words(prompt)}))
+VOCABULARY = vocabulary(*PROMPTS.values(), POSITIVE, NEGATIVE)
 
 
 CASES = {
