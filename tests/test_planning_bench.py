@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from torchvision.utils import save_image
 
 from clareo.bench import mixtures, planning, previews, price
+from clareo.errors import MissingExtraError
 from clareo.planning.grid import Grid
 from clareo.system import System
 
@@ -48,3 +50,11 @@ def test_every_way_stands_beside_what_it_never_saw(unires: System, shared_photos
             assert float(row["psnr"]) <= float(oracle["psnr"]) + 0.1, way  # rounded and clipped, which it did not see
     for title in TITLES:
         assert title in text
+
+
+def test_the_forest_asks_for_its_package_before_anything_is_measured(
+    unires: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.ensemble", None)
+    with pytest.raises(MissingExtraError, match=r"needs scikit-learn: pip install 'clareo\[train\]'"):
+        planning(unires, tmp_path / "no-photos", tmp_path / "out", lessons=tmp_path / "lessons.safetensors")

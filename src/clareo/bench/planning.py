@@ -22,7 +22,7 @@ from clareo.bench.mixtures import SEEDS, SIDE, Case, Ratings, mixtures, rate
 from clareo.bench.previews import previews
 from clareo.bench.price import prices
 from clareo.bench.wishes import wishes
-from clareo.errors import CheckpointError
+from clareo.errors import CheckpointError, MissingExtraError
 from clareo.io import atomic
 from clareo.planning.foresight import Foresight, features, foresight_for
 from clareo.planning.search import fast
@@ -56,9 +56,9 @@ def planning(system: System, data: Path, out: Path, limit: int | None = None, le
     if foresight is None:
         msg = f"no foresight belongs to these weights of {system.name}: python -m clareo.train.foresight makes one"
         raise CheckpointError(msg)
+    forest = None if lessons is None else Forest(lessons, system.experts)
     ratings = [rate(case, foresight) for case in mixtures(system, data, limit)]
     fixed, mean = _hindsight(ratings)
-    forest = None if lessons is None else Forest(lessons, system.experts)
     usual = {**_alone(system), "even blend": _even(system), "best fixed blend": fixed, "mean of what auto takes": mean}
     cases = zip(mixtures(system, data, limit), ratings, strict=True)
     lines = [line for case, rated in cases for line in _lines(case, rated, foresight, usual, forest)]
@@ -104,8 +104,11 @@ class Forest:
     """The paper's predictor: a random forest from what the judge says to the best blend of the grid."""
 
     def __init__(self, lessons: Path, experts: Sequence[str]) -> None:
-        from sklearn.ensemble import RandomForestRegressor  # noqa: PLC0415
-
+        try:
+            from sklearn.ensemble import RandomForestRegressor  # noqa: PLC0415
+        except ImportError as error:
+            package = "scikit-learn"
+            raise MissingExtraError.of(package, "train") from error
         taught = Lessons(**load_file(lessons))
         grid, gains = every_gain(taught, experts)
         best = grid[:-1][gains[:, :-1].argmax(1)]
