@@ -72,6 +72,16 @@ def test_both_texts_are_dropped_together_and_some_prompts_are_predicted() -> Non
     assert shares["read", "seen"] == pytest.approx(0.8 * 0.3, abs=0.03)
 
 
+def test_either_text_may_be_dropped_alone() -> None:
+    seeing = dalpsr.Senses(captioner=lambda *_: "seen", reader=lambda photos: ["read"] * len(photos))
+    texts = drawn(dalpsr.PaperSettings(drop_text=0.1, drop_one=0.4, predicted_prompts=0.0), seeing)
+    shares = {text: texts.count(text) / len(texts) for text in set(texts)}
+    whole = ("label", "seen clean")
+    assert shares == pytest.approx({("", ""): 0.1, ("label", ""): 0.2, ("", "seen clean"): 0.2, whole: 0.5}, abs=0.03)
+    with pytest.raises(UsageError, match="impossible"):
+        dalpsr.PaperSettings(drop_text=0.7, drop_one=0.4)
+
+
 def test_nobody_looks_and_nothing_is_made_up(photo: torch.Tensor) -> None:
     assert dalpsr.Senses().perceive(photo) == Percept()
     assert set(drawn(dalpsr.PaperSettings(), dalpsr.Senses())) == {("", ""), ("label", "")}

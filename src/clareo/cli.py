@@ -196,6 +196,9 @@ def _train(parsed: argparse.Namespace) -> int:
     return 0
 
 
+ON_CLEAN_PHOTOS = ("degradations", "judge", "planning", "prompts", "trust", "words")  # what `bench` does with a folder
+
+
 def _bench(parsed: argparse.Namespace) -> int:
     from clareo import bench  # noqa: PLC0415
 
@@ -206,28 +209,34 @@ def _bench(parsed: argparse.Namespace) -> int:
         print(bench.speed(clareo.load_system(*bench.only_system(parsed.system, parsed.preset))))
         return 0
     folder = bench.only_folder(parsed.data)
-    if folder is None and not any((parsed.degradations, parsed.judge, parsed.prompts, parsed.trust, parsed.planning)):
+    if folder is None and not any(getattr(parsed, name) for name in ON_CLEAN_PHOTOS):
         return _bench_sets(parsed)
     if folder is None:
-        msg = "--degradations, --judge, --planning, --prompts and --trust take a folder of clean photos, without a name"
+        *names, last = (f"--{name}" for name in ON_CLEAN_PHOTOS)
+        msg = f"{', '.join(names)} and {last} take a folder of clean photos, without a name"
         raise UsageError(msg)
+    print(_of_clean_photos(parsed, folder))
+    return 0
+
+
+def _of_clean_photos(parsed: argparse.Namespace, folder: Path) -> str:
+    """Measure on photos that are damaged on purpose; return the tables."""
+    from clareo import bench  # noqa: PLC0415
+
     if parsed.judge or parsed.prompts:
         asked = (folder, parsed.out, parsed.limit or 2000)
-        print(bench.judging(*asked) if parsed.judge else bench.prompts(*asked, parsed.preset))
-        return 0
+        return bench.judging(*asked) if parsed.judge else bench.prompts(*asked, parsed.preset)
     if parsed.degradations:
-        print(bench.degradations(folder))
-        return 0
+        return bench.degradations(folder)
     _refuse_options_of_sets(parsed, folder)
     system = clareo.load_system(*bench.only_system(parsed.system, parsed.preset))
     if parsed.trust:
-        print(bench.forgeries(system, folder, parsed.out, parsed.limit))
-        return 0
+        return bench.forgeries(system, folder, parsed.out, parsed.limit)
     if parsed.planning:
-        print(bench.planning(system, folder, parsed.out, parsed.limit, parsed.lessons))
-        return 0
-    print(bench.quality(system, folder, parsed.out, tuple(parsed.steps or (1, 4)), parsed.limit))
-    return 0
+        return bench.planning(system, folder, parsed.out, parsed.limit, parsed.lessons)
+    if parsed.words:
+        return bench.words(system, folder, parsed.out, parsed.limit)
+    return bench.quality(system, folder, parsed.out, tuple(parsed.steps or (1, 4)), parsed.limit)
 
 
 def _refuse_options_of_sets(parsed: argparse.Namespace, folder: Path) -> None:

@@ -12,6 +12,7 @@ from clareo.bench.judging import judging
 from clareo.bench.planning import planning
 from clareo.bench.prompts import prompts
 from clareo.bench.speed import speed
+from clareo.bench.steering import words
 
 __all__ = [
     "Dataset",
@@ -32,4 +33,5 @@ __all__ = [
     "prompts",
     "quality",
     "speed",
+    "words",
 ]

@@ -138,15 +138,19 @@ def texts_of(
     senses: Senses,
     describe: Callable[[int, bool], str],  # which sample, whether by what is known of it -> p_s
 ) -> list[tuple[str, str]]:
-    """Choose p_r and p_s of every sample; a dropped sample has neither."""
+    """Choose p_r and p_s of every sample; a dropped sample has neither, or one of them."""
     texts = []
     draws = torch.rand(len(batch.prompts), 2, generator=rng).tolist()
-    for place, (label, (dropped, guessed)) in enumerate(zip(batch.prompts, draws, strict=True)):
-        if dropped < settings.drop_text:
-            texts.append(("", ""))
-            continue
+    for place, (label, (drawn, guessed)) in enumerate(zip(batch.prompts, draws, strict=True)):
+        prompted, described = _kept(drawn, settings)
         known = guessed >= settings.predicted_prompts
         taken = (label and known) or senses.reader is None  # of a real pair nobody knows the degrees
-        prompt = label if taken else senses.read(batch.degraded[place, None])
-        texts.append((prompt, describe(place, known)))
+        prompt = "" if not prompted else label if taken else senses.read(batch.degraded[place, None])
+        texts.append((prompt, describe(place, known) if described else ""))
     return texts
+
+
+def _kept(drawn: float, settings: NanoSettings | PaperSettings) -> tuple[bool, bool]:
+    """Return whether a sample keeps p_r and whether it keeps p_s; ``drawn`` is even over [0, 1)."""
+    both, half = settings.drop_text, settings.drop_one / 2
+    return drawn >= both + half, not (drawn < both or both + half <= drawn < both + 2 * half)

@@ -46,6 +46,7 @@ class NanoSettings:
     text: TextSettings = field(default_factory=TextSettings)
     vocabulary: tuple[str, ...] = VOCABULARY
     drop_text: float = 0.2  # share of samples that lose both texts
+    drop_one: float = 0.0  # share of samples that lose one of them, this or that
     predicted_prompts: float = 0.3  # share of samples whose p_r is what was read, in place of the label
     guidance: float = 1.0  # s of classifier-free guidance, away from no words at all; 1 is none
     strength: float = 1.0  # of the control branch
@@ -76,6 +77,7 @@ class PaperSettings:
     base: str = "stabilityai/stable-diffusion-2-1-base"  # a folder or hub name with unet, vae, text encoder
     train_unet: bool = False  # the U-Net learns too; otherwise the control branch alone, as in SeeSR
     drop_text: float = 0.2  # share of samples that lose both texts
+    drop_one: float = 0.0  # share of samples that lose one of them, this or that
     predicted_prompts: float = 0.3  # share of samples whose p_r is IRPAD's, where there is one, in place of the label
     guidance: float = 5.5  # s of classifier-free guidance; 1 is none
     strength: float = 1.0  # of the control branch
@@ -94,7 +96,8 @@ class PaperSettings:
 
 
 def _check(settings: NanoSettings | PaperSettings) -> None:
-    if not 0 <= settings.drop_text <= 1 or not 0 <= settings.predicted_prompts <= 1 or settings.chunks < 1:
+    shares = (settings.drop_text, settings.drop_one, settings.predicted_prompts)
+    if min(shares) < 0 or max(*shares, settings.drop_text + settings.drop_one) > 1 or settings.chunks < 1:
         msg = f"impossible settings: {settings}"
         raise UsageError(msg)
 
