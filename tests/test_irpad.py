@@ -13,14 +13,15 @@ import pytest
 import torch
 from skimage import data
 from torch import nn
+from torch.nn import functional as F
 
 from clareo.bench.prompts import ask as bench_ask
 from clareo.bench.prompts import confusion as bench_confusion
-from clareo.checkpoints import load_checkpoint, packaged
+from clareo.checkpoints import load_checkpoint
 from clareo.errors import CheckpointError, PhotoError, RecipeError, UsageError
 from clareo.latents import enlarge, fit
 from clareo.perceive.prompts import KINDS, levels_of
-from clareo.perceive.reader import NAME, NanoReader, ReaderSettings, build_reader, load_reader, load_reader_nano
+from clareo.perceive.reader import NanoReader, ReaderSettings, build_reader, load_reader, load_reader_nano
 from clareo.perceive.scale import own_scale
 from clareo.perceive.vision import SMALLEST, EncoderSettings
 from clareo.train import irpad
@@ -225,12 +226,22 @@ def test_gradients_reach_every_parameter(large: torch.Tensor) -> None:
     assert silent == []
 
 
-def test_none_is_shipped_yet() -> None:
-    if NAME in packaged():
-        assert load_reader_nano().read(torch.rand(1, 3, 64, 64))
-    else:
-        with pytest.raises(CheckpointError, match="none is shipped yet"):
-            load_reader_nano()
+def test_the_embedded_one_tells_noise_from_none(shared_photos: torch.Tensor) -> None:
+    reader = load_reader()
+    assert reader is load_reader()
+    photo = F.interpolate(shared_photos[:1], scale_factor=0.5, mode="bicubic", antialias=True).clamp(0, 1)
+    noise = torch.randn(photo.shape, generator=torch.Generator().manual_seed(0))
+    said = [levels_of(reader.read((photo + sigma / 255 * noise).clamp(0, 1))[0])[1] for sigma in (0, 12, 30)]
+    assert said == sorted(said)
+    assert said[0] <= 1
+    assert said[-1] == 3
+
+
+def test_a_package_without_one_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clareo.perceive.reader.packaged", dict)
+    load_reader_nano.cache_clear()
+    with pytest.raises(CheckpointError, match="none is shipped"):
+        load_reader()
 
 
 # --- examinations ----------------------------------------------------------------------------------------------------
@@ -305,9 +316,7 @@ def test_the_bench_writes_what_it_measured(folder: Path, tmp_path: Path, run_cli
     assert run_cli("bench", "--data", folder, "--prompts", "--limit", "4", "--preset", run, "-o", out).out == said.out
 
 
-def test_the_bench_says_what_it_cannot_measure(folder: Path, tmp_path: Path, run_cli: Run) -> None:
-    if NAME not in packaged():
-        assert "none is shipped yet" in run_cli("bench", "--data", folder, "--prompts").err
+def test_the_bench_says_what_it_cannot_measure(tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
     PIL.Image.fromarray(data.astronaut()[:200, :200]).save(small / "0.png")

@@ -17,11 +17,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from clareo.backbones.text import words
-from clareo.checkpoints import load_checkpoint, packaged
+from clareo.checkpoints import load_checkpoint
+from clareo.degrade.recipes import degrade_tensor
 from clareo.errors import CheckpointError, RecipeError, UnknownNameError, UsageError
 from clareo.latents import enlarge
 from clareo.perceive.attributes import TAGS, VIEW, attributes, leanings, view
-from clareo.perceive.tagger import NAME, NanoTagger, TaggerSettings, TagNetwork, build_tagger, load_tagger
+from clareo.perceive.tagger import NanoTagger, TaggerSettings, TagNetwork, build_tagger, load_tagger, load_tagger_nano
 from clareo.perceive.templates import LOOKS, PROPERTIES, caption_by_template, caption_words, template_caption
 from clareo.systems.dalpsr.senses import find_senses
 from clareo.train import tagger
@@ -191,12 +192,22 @@ def test_settings_survive_json_and_are_checked() -> None:
         TagNetwork(TaggerSettings(tags=("cat", "dog")))
 
 
-def test_none_is_shipped_yet() -> None:
-    if NAME in packaged():
-        assert isinstance(load_tagger(), NanoTagger)
-    else:
-        with pytest.raises(CheckpointError, match="none is shipped yet"):
-            load_tagger()
+def test_the_embedded_one_knows_a_photo_through_damage(shared_photos: torch.Tensor) -> None:
+    tagger, wrong = load_tagger(), [0, 0]
+    assert tagger is load_tagger()
+    for photo in shared_photos:
+        damaged = degrade_tensor(photo, "realesrgan", 1).tensor[None]
+        true = set(attributes(photo[None]))
+        for place, seen in enumerate((tagger(damaged), attributes(damaged))):
+            wrong[place] += len(set(seen) ^ true)
+    assert wrong[0] < wrong[1], "the formula itself is no worse"
+
+
+def test_a_package_without_one_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clareo.perceive.tagger.packaged", dict)
+    load_tagger_nano.cache_clear()
+    with pytest.raises(CheckpointError, match="none is shipped"):
+        load_tagger()
 
 
 # --- captions without a network --------------------------------------------------------------------------------------
@@ -284,9 +295,7 @@ def test_senses_know_the_compact_ones(folder: Path, tmp_path: Path, photo: torch
     assert percept.tags == load_tagger(str(run))(photo)
     assert percept.caption == template_caption(percept.tags)
     assert find_senses("null", "nano", "", "", words=None).perceive(photo).caption == ""
-    if NAME not in packaged():
-        with pytest.raises(CheckpointError, match="none is shipped yet"):
-            find_senses("nano", "null", "", "", words=None)
+    assert find_senses("nano", "null", "", "", words=None).perceive(photo).tags == load_tagger()(photo)
     for tags, captions, told in (
         ("null:x", "null", "there are file:PATH, nano, nano:PATH, null, ram:PATH"),
         ("ram", "null", "ram:PATH"),

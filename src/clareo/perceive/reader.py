@@ -112,7 +112,7 @@ class NanoReader(nn.Module):
 def load_reader_nano() -> NanoReader:
     """Load the packaged reader, once."""
     if NAME not in packaged():
-        msg = f"{NAME}: none is shipped yet; train one with recipes/irpad-nano.toml and give the run's folder"
+        msg = f"{NAME}: none is shipped; train one with recipes/irpad-nano.toml and give the run's folder"
         raise CheckpointError(msg)
     return build_reader(load_packaged(NAME))
 

@@ -117,7 +117,7 @@ class NanoTagger:
 def load_tagger_nano() -> NanoTagger:
     """Load the packaged tagger, once."""
     if NAME not in packaged():
-        msg = f"{NAME}: none is shipped yet; train one with recipes/tagger-nano.toml and give the run's folder"
+        msg = f"{NAME}: none is shipped; train one with recipes/tagger-nano.toml and give the run's folder"
         raise CheckpointError(msg)
     return build_tagger(load_packaged(NAME))
 
