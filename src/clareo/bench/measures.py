@@ -11,8 +11,11 @@ from typing import Protocol
 import torch
 
 from clareo.errors import PhotoError, UnknownNameError
+from clareo.io import list_photos, read_photo
 from clareo.quality import cards
 from clareo.quality.cards import BLIND, Card
+from clareo.quality.frechet import frechet_judge
+from clareo.quality.judge import judge
 from clareo.quality.published import VARIANTS, PublishedMetric, Score, load_published
 from clareo.types import Image
 
@@ -59,8 +62,14 @@ def find_measures(names: Sequence[str]) -> list[Measure]:
     wanted = list(dict.fromkeys(names or USUAL))
     for name in wanted:
         _check(name)
-    found = [_of_card(cards.find(name)) if _is_card(name) else _of_pyiqa(name.removeprefix(PYIQA)) for name in wanted]
+    found = [_find(name) for name in wanted]
     return list({measure.protocol: measure for measure in found}.values())
+
+
+def _find(name: str) -> Measure:
+    if name in OF_JUDGE:
+        return OF_JUDGE[name]
+    return _of_card(cards.find(name)) if _is_card(name) else _of_pyiqa(name.removeprefix(PYIQA))
 
 
 def _is_card(name: str) -> bool:
@@ -68,8 +77,8 @@ def _is_card(name: str) -> bool:
 
 
 def _check(name: str) -> None:
-    if not _is_card(name) and name.removeprefix(PYIQA) not in VARIANTS:
-        known = {*cards.METRICS, *(card.name for card in cards.CARDS), *VARIANTS}
+    if not _is_card(name) and name not in OF_JUDGE and name.removeprefix(PYIQA) not in VARIANTS:
+        known = {*cards.METRICS, *(card.name for card in cards.CARDS), *OF_JUDGE, *VARIANTS}
         raise UnknownNameError.of("metric", name, known)
 
 
@@ -91,6 +100,51 @@ def _take_card(card: Card, image: Image, reference: Image | None) -> tuple[float
 
 def _finite(value: float) -> tuple[float | None, str]:
     return (None, "not run: gave no number (NaN)") if value != value else (value, "")  # noqa: PLR0124 - NaN alone
+
+
+# --- the embedded judge's --------------------------------------------------------------------------------------------
+
+
+def _take_judge(image: Image, reference: Image | None) -> tuple[float | None, str]:
+    del reference
+    try:
+        return _finite(float(judge(image).score))
+    except PhotoError as error:
+        return None, f"not run: {error}"
+
+
+def _take_crowd(restored: Path, reference: Path) -> tuple[float | None, str]:
+    crowds = ((read_photo(path).pixels[:, :3] for path in list_photos(folder)) for folder in (restored, reference))
+    try:
+        return _finite(frechet_judge(*crowds))
+    except PhotoError as error:
+        return None, f"not run: {error}"
+
+
+def _of_crowds_alone(image: Image, reference: Image | None) -> tuple[float | None, str]:
+    del image, reference
+    return None, "not run: compares folders"
+
+
+OF_JUDGE = {
+    "judge": Measure(
+        "judge",
+        "judge",
+        higher_is_better=True,
+        needs_reference=False,
+        take=_take_judge,
+        about="clareo (2026), docs/models/judge-nano.md",
+    ),
+    "frechet-judge": Measure(
+        "frechet-judge",
+        "frechet-judge",
+        higher_is_better=False,
+        needs_reference=True,
+        take=_of_crowds_alone,
+        about="Heusel et al. (2017), NeurIPS, on the judge's features of pieces of 128 px",
+        take_folders=_take_crowd,
+    ),
+}
 
 
 # --- pyiqa's ---------------------------------------------------------------------------------------------------------

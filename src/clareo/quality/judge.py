@@ -98,6 +98,11 @@ class Judge(nn.Module):
 
     def forward(self, photo: Image) -> Judgement:
         """Judge (B, 3, H, W)."""
+        means, doubts = self.answer(self.see(photo)).float().chunk(2, dim=1)
+        return Judgement(1 + 4 * means[:, 0].sigmoid(), means[:, 1:].sigmoid(), F.softplus(doubts - 2))
+
+    def see(self, photo: Image) -> torch.Tensor:
+        """Return all that the answers are made of, (B, width)."""
         y = luma(photo)
         seen = torch.cat([photo - 0.5, 0.3 * contrast_normalised(y)], 1)
         features = self.enter(F.pixel_unshuffle(pad_to(seen, 16), 4).contiguous(memory_format=torch.channels_last))
@@ -106,9 +111,8 @@ class Judge(nn.Module):
             features = level(self.down[number - 1](features) if number else features)
             pooled += _mean_and_spread(features.float())
         pooled += [self.spectrum(y), *(reader(y) for reader in self.others), tones(y)]
-        said = self.answer(self.weigh(torch.cat(pooled, 1))).float()
-        means, doubts = said.chunk(2, dim=1)
-        return Judgement(1 + 4 * means[:, 0].sigmoid(), means[:, 1:].sigmoid(), F.softplus(doubts - 2))
+        weighed: torch.Tensor = self.weigh(torch.cat(pooled, 1))
+        return weighed
 
 
 class Block(nn.Module):
