@@ -16,6 +16,8 @@ from skimage import data
 
 import clareo
 from clareo import cli
+from clareo.backbones.prior import Prior
+from clareo.backbones.unet import UNetSettings
 from clareo.system import System
 
 
@@ -107,6 +109,32 @@ def same_start() -> Iterator[None]:
     with torch.random.fork_rng():
         torch.random.manual_seed(0)
         yield
+
+
+SMALL = {
+    "channels": (8, 8, 8),
+    "blocks": (1, 1, 1),
+    "width": 16,
+    "text_width": 8,
+    "deconvolution": {"window": 32, "kernel": 9, "channels": (8, 8), "hidden": 16, "width": 8},
+}
+
+
+def small_prior(name: str = "") -> Prior:
+    del name
+    with torch.random.fork_rng():
+        torch.random.manual_seed(5)
+        prior = Prior(UNetSettings.from_json(SMALL), ("denoise",))
+        torch.nn.init.normal_(prior.backbone.leave.weight, std=0.01)  # or it would return what it is given
+    return prior.eval().requires_grad_(requires_grad=False)
+
+
+@pytest.fixture
+def prior(monkeypatch: pytest.MonkeyPatch) -> Prior:
+    """Return a tiny prior, which stands in for the packaged one of every system that leans on it."""
+    for model in ("dalpsr.model", "mrir.nano"):
+        monkeypatch.setattr(f"clareo.systems.{model}.load_prior", small_prior)
+    return small_prior()
 
 
 @pytest.fixture

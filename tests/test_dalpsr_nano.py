@@ -20,17 +20,17 @@ from clareo.backbones.control import CompactControl, ControlledCompact
 from clareo.backbones.layers import pad_to
 from clareo.backbones.prior import Prior, build_prior, load_prior
 from clareo.backbones.text import TextSettings, TextTransformer, words
-from clareo.backbones.unet import UNetSettings
 from clareo.checkpoints import load_packaged, packaged
 from clareo.errors import CheckpointError, RecipeError, UnknownNameError
 from clareo.latents import enlarge
 from clareo.perceive.attributes import attributes
 from clareo.perceive.prompts import prompt_of
 from clareo.perceive.reader import NanoReader, ReaderSettings
+from clareo.perceive.sources import by_formula
 from clareo.perceive.templates import template_caption
 from clareo.system import Batch, System
 from clareo.systems import dalpsr
-from clareo.systems.dalpsr.learning import by_formula, describe
+from clareo.systems.dalpsr.learning import describe
 from clareo.systems.dalpsr.model import VOCABULARY
 from clareo.systems.dalpsr.senses import SmallReader
 from clareo.train.loop import train
@@ -38,35 +38,12 @@ from clareo.train.recipe import Recipe, parse_recipe
 from clareo.types import Condition, Percept
 
 Run = Callable[..., Any]  # what the fixture `run_cli` is
-SMALL = {
-    "channels": (8, 8, 8),
-    "blocks": (1, 1, 1),
-    "width": 16,
-    "text_width": 8,
-    "deconvolution": {"window": 32, "kernel": 9, "channels": (8, 8), "hidden": 16, "width": 8},
-}
 TEXT = {"width": 16, "heads": 2, "blocks": 1}
 BLIND = {"tags": "null", "captions": "null", "reader": "null"}
 SEEN = Percept(("foliage",), "A photo of foliage.", prompt_of((2, 1, 0)))
 
 
 pytestmark = pytest.mark.usefixtures("same_start")
-
-
-def small_prior(name: str = "") -> Prior:
-    del name
-    with torch.random.fork_rng():
-        torch.random.manual_seed(5)
-        prior = Prior(UNetSettings.from_json(SMALL), ("denoise",))
-        torch.nn.init.normal_(prior.backbone.leave.weight, std=0.01)  # or it would return what it is given
-    return prior.eval().requires_grad_(requires_grad=False)
-
-
-@pytest.fixture
-def prior(monkeypatch: pytest.MonkeyPatch) -> Prior:
-    """Return a tiny prior, which stands in for the packaged one."""
-    monkeypatch.setattr("clareo.systems.dalpsr.model.load_prior", small_prior)
-    return small_prior()
 
 
 def settings(**changes: object) -> dalpsr.NanoSettings:
@@ -364,7 +341,7 @@ def test_clean_photos_are_described_by_formula_where_there_is_one(photo: torch.T
     assert describe(batch, senses, True, 0, True) == template_caption(attributes(photo))
     assert describe(batch, senses, True, 0, False) == describe(batch, senses, False, 0, True) == "seen"
     for tags, captions, formulas in (("nano:RUN", "nano", True), ("nano", "null", False), ("null", "nano", False)):
-        assert by_formula(settings(tags=tags, captions=captions)) is formulas
+        assert by_formula(tags, captions) is formulas
 
 
 @pytest.mark.parametrize(

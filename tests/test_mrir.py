@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,6 @@ def test_examples_are_degraded_and_come_back_at_their_size(photo: torch.Tensor) 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"preset": "nano"}, "paper scale only"),
         ({"drop_text": 2.0}, "impossible"),
         ({"drop_image": -0.1}, "impossible"),
         ({"image_attention": "beside"}, "impossible"),
@@ -251,6 +251,55 @@ def test_an_untrained_model_is_its_base(tiny_sd: Path, joining: str, additive: b
         assert torch.equal(backbone(x, t, condition), bare)
         speak(trained)
         assert not torch.equal(backbone(x, t, condition), bare)
+
+
+@slow
+@pytest.mark.parametrize(
+    ("image", "pixels", "built"),
+    [
+        (False, False, {"control"}),
+        (True, False, {"control", "refine", "image"}),
+        (False, True, {"control", "pixels"}),
+    ],
+)
+def test_what_is_not_attended_to_is_not_built(
+    tiny_sd: Path, monkeypatch: pytest.MonkeyPatch, image: bool, pixels: bool, built: set[str]
+) -> None:
+    warned: list[str] = []
+    processors = pytest.importorskip("diffusers.models.attention_processor")
+    monkeypatch.setattr(processors.logger, "warning", warned.append)
+    backbone, trained = tiny_backbone(tiny_sd, attend_image=image, attend_pixels=pixels)
+    assert set(trained) == built
+    x, t, whole = asked()
+    condition = replace(whole, image=whole.image if image else None)
+    with torch.no_grad():
+        bare = load_stable_diffusion(tiny_sd).unet(x, backbone.timestep(t), encoder_hidden_states=condition.text).sample
+        assert torch.equal(backbone(x, t, condition), bare)
+        speak(trained)
+        said = backbone(x, t, condition)
+        assert torch.isfinite(said).all()
+        assert not torch.equal(said, bare)
+        skips, middle = backbone.residuals(x, t, condition)
+        plain = load_stable_diffusion(tiny_sd).unet(
+            x,
+            backbone.timestep(t),
+            encoder_hidden_states=condition.text,
+            down_block_additional_residuals=skips,
+            mid_block_additional_residual=middle,
+        )
+    assert torch.equal(said, plain.sample) is (not image and not pixels)  # residuals in the plain way
+    assert warned == []
+
+
+@slow
+def test_without_an_image_door_nobody_looks(tiny_sd: Path, photo: torch.Tensor) -> None:
+    system = load(tiny_sd, "no/such/tower", attend_image=False)
+    assert "vision" not in system.network
+    with torch.no_grad():
+        assert system.condition(photo[..., :32, :32], LILY)["prompted"].image is None
+    assert clareo.restore(photo[..., :32, :32], system=system, steps=1, judged=False).tensor.shape == (1, 3, 32, 32)
+    assert system.unheard is not None
+    assert list(system.unheard(Percept(caption="a lotus", prompt="Denoise it"))) == ["denoise", "it"]
 
 
 @slow

@@ -74,6 +74,14 @@ def load_packaged(name: str) -> Checkpoint:
     return load_checkpoint(entry.path, entry.sha256)
 
 
+def load_embedded(name: str, system: str) -> Checkpoint:
+    """Load the packaged checkpoint of a system, or say that there is none yet."""
+    if name not in packaged():
+        msg = f"no embedded model of {system} is shipped yet; give the folder of a training run, or use --system unires"
+        raise CheckpointError(msg)
+    return load_packaged(name)
+
+
 def entry_of(name: str) -> Entry:
     """Return one packaged checkpoint's entry."""
     entries = packaged()

@@ -79,9 +79,12 @@ class DecoupledAttention(nn.Module):
 
 
 class SeeingBlock(nn.Module):
-    """diffusers' BasicTransformerBlock with an image before the words: self -> image -> text -> forward."""
+    """diffusers' BasicTransformerBlock with an image before the words: self -> image -> text -> forward.
 
-    def __init__(self, block: Any, image: SerialAttention | DecoupledAttention) -> None:  # noqa: ANN401
+    It keeps doors of others to itself, of which diffusers' own attention would warn at every call.
+    """
+
+    def __init__(self, block: Any, image: SerialAttention | DecoupledAttention | None) -> None:  # noqa: ANN401
         super().__init__()
         if block.norm_type != "layer_norm" or block.only_cross_attention or block.attn2 is None:
             msg = f"no image can be attached to a transformer block of the kind {block.norm_type}"
@@ -114,17 +117,24 @@ class SeeingBlock(nn.Module):
         return done
 
 
-def attach_image(unet: Any, joining: Joining) -> nn.ModuleList:  # noqa: ANN401 - an untyped library
-    """Let every attention module of a U-Net see an image; return what was attached, in the order of the U-Net."""
+def attach_image(unet: Any, joining: Joining | None) -> nn.ModuleList:  # noqa: ANN401 - an untyped library
+    """Let every attention module of a U-Net see an image; return what was attached, in the order of the U-Net.
+
+    With no way of joining nothing is: the blocks are wrapped so that pixels may travel past them.
+    """
     context = int(unet.config.cross_attention_dim)
     holders = [module for module in unet.modules() if hasattr(module, "transformer_blocks")]
     attached = nn.ModuleList()
     for holder in holders:
         for place, block in enumerate(holder.transformer_blocks):
-            width, heads = block.norm1.normalized_shape[0], block.attn2.heads
-            image = (
-                SerialAttention(width, context, heads) if joining == "serial" else DecoupledAttention(width, context)
-            )
+            image = _image_attention(block, context, joining)
             holder.transformer_blocks[place] = SeeingBlock(block, image)
-            attached.append(image)
+            attached.extend([] if image is None else [image])
     return attached
+
+
+def _image_attention(block: Any, context: int, joining: Joining | None) -> SerialAttention | DecoupledAttention | None:  # noqa: ANN401
+    width, heads = block.norm1.normalized_shape[0], block.attn2.heads
+    if joining is None:
+        return None
+    return SerialAttention(width, context, heads) if joining == "serial" else DecoupledAttention(width, context)

@@ -106,30 +106,36 @@ class Listener(nn.Module):
 
 
 class CompactControl(nn.Module):
-    """A copy of the compact U-Net's encoder that hears words and sees a latent.
+    """A copy of the compact U-Net's encoder that sees what controls it; told how wide words are, it also listens.
 
-    What it says goes to every level of the original, and to the vector that carries time and words: so a text that asks
-    for less noise can lean on what the original knows of noise.
+    What it says goes to every level of the original. What it heard goes to the vector that carries time and words as
+    well: so a text that asks for less noise can lean on what the original knows of noise.
     """
 
-    def __init__(self, original: UNet, words: int) -> None:
+    def __init__(self, original: UNet, see: nn.Module, words: int | None = None, *, additive: bool = True) -> None:
         super().__init__()
         settings = original.settings
         self.enter, self.encoder = copy.deepcopy(original.enter), copy.deepcopy(original.encoder)
         self.down = copy.deepcopy(original.down)
         self.requires_grad_(requires_grad=True)  # the original may stand still
-        self.see = zero_convolution(3 * settings.factor**2, settings.channels[0])
-        self.listen = Listener(words, settings.width)
-        self.tell = nn.Linear(settings.width, settings.width)
-        nn.init.zeros_(self.tell.weight)
-        nn.init.zeros_(self.tell.bias)
-        self.leave = nn.ModuleList(zero_convolution(channels, channels) for channels in settings.channels)
+        self.see = see  # what controls -> the finest level; it starts as nothing
+        if words is not None:
+            self.listen = Listener(words, settings.width)
+            self.tell = nn.Linear(settings.width, settings.width)
+            nn.init.zeros_(self.tell.weight)
+            nn.init.zeros_(self.tell.bias)
+        spoken = settings.channels if additive else settings.channels[-1:]  # the coarsest level is no skip
+        self.leave = nn.ModuleList(zero_convolution(channels, channels) for channels in spoken)
 
-    def forward(self, entering: torch.Tensor, vector: torch.Tensor, seen: torch.Tensor) -> list[torch.Tensor]:
-        """What enters the original, a vector, and the coefficients of what controls -> what is added to each level."""
-        features = self.enter(entering) + self.see(seen)
-        levels = descend(features, self.encoder, self.down, vector)
-        return [leave(level) for leave, level in zip(self.leave, levels, strict=True)]
+    def levels(self, entering: torch.Tensor, vector: torch.Tensor, seen: torch.Tensor) -> list[torch.Tensor]:
+        """What enters the original, a vector, and what `see` takes -> the branch's own features, finest level first."""
+        return descend(self.enter(entering) + self.see(seen), self.encoder, self.down, vector)
+
+    def said(self, levels: list[torch.Tensor], strength: float = 1.0) -> list[torch.Tensor | None]:
+        """Return what is added to each level of the original."""
+        silent = len(levels) - len(self.leave)
+        spoken = zip(self.leave, levels[silent:], strict=True)
+        return [None] * silent + [strength * leave(level) for leave, level in spoken]
 
 
 class ControlledCompact(nn.Module):
@@ -149,10 +155,10 @@ class ControlledCompact(nn.Module):
         unet = self.prior.backbone
         heard = self.branch.listen(condition.text)
         seen = unet.scaled(pad_to(condition.control, unet.settings.stride))
-        aside = Aside(self.strength * self.branch.tell(heard), partial(self._skips, heard=heard, seen=seen))
-        return unet.explain(x, t, Condition(text=self.prior.text([self.words]).expand(len(x), -1, -1)), aside)[0]
+        aside = Aside(partial(self._skips, heard=heard, seen=seen), self.strength * self.branch.tell(heard))
+        return unet.explain(x, t, self.prior.told(self.words, len(x)), aside)[0]
 
     def _skips(
         self, entering: torch.Tensor, vector: torch.Tensor, heard: torch.Tensor, seen: torch.Tensor
-    ) -> list[torch.Tensor]:
-        return [self.strength * said for said in self.branch(entering, vector + heard, seen)]
+    ) -> list[torch.Tensor | None]:
+        return self.branch.said(self.branch.levels(entering, vector + heard, seen), self.strength)

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from clareo.backbones.control import ControlledUNet
 from clareo.errors import MissingExtraError
@@ -25,21 +24,23 @@ CHANNELS = (16, 32, 96, 256)  # at full size, and behind each halving
 class PixelProcessor(nn.Module):
     """MRIR's Pixel-level Processor (PLP), in the place of a control branch's embedding of an edge map.
 
-    Pairs of convolutions, one that keeps the size and one that halves it; what leaves starts as nothing.
+    Pairs of convolutions, one that keeps the size and one that halves it; what leaves starts as nothing. Where there
+    are few halvings, a picture of ``full_size`` may be drawn as well.
     """
 
-    def __init__(self, leaving: int, channels: tuple[int, ...] = CHANNELS) -> None:
+    def __init__(self, leaving: int, channels: tuple[int, ...] = CHANNELS, *, full_size: bool = False) -> None:
         super().__init__()
-        self.enter = nn.Conv2d(3, channels[0], 3, padding=1)
+        self.enter, self.activate = nn.Conv2d(3, channels[0], 3, padding=1), nn.SiLU()
         self.stages = nn.ModuleList(_halving(before, after) for before, after in pairwise(channels))
-        self.heads = nn.ModuleList(nn.Conv2d(after, 3, 3, padding=1) for after in channels[1:])
+        drawn = channels if full_size else channels[1:]
+        self.heads = nn.ModuleList(nn.Conv2d(after, 3, 3, padding=1) for after in drawn)
         self.leave = nn.Conv2d(channels[-1], leaving, 3, padding=1)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
 
     def forward(self, photo: Image) -> torch.Tensor:
         """(B, 3, H, W), [0, 1] -> (B, 320, H / 8, W / 8)."""
-        features = F.silu(self.enter(photo))
+        features = self.activate(self.enter(photo))
         for stage in self.stages:
             features = stage(features)
         left: torch.Tensor = self.leave(features)
@@ -47,11 +48,11 @@ class PixelProcessor(nn.Module):
 
     @contextmanager
     def recorded(self) -> Iterator[list[torch.Tensor]]:
-        """Hear along what the stages say within the context: a list that a forward pass fills, finest first."""
+        """Hear along what is drawn from within the context: a list that the last forward pass filled, finest first."""
         heard: list[torch.Tensor] = []
-        handles = [
-            stage.register_forward_hook(lambda _module, _given, said: heard.append(said)) for stage in self.stages
-        ]
+        drawn = [self.activate, *self.stages][-len(self.heads) :]
+        handles = [each.register_forward_hook(lambda _module, _given, said: heard.append(said)) for each in drawn]
+        handles.append(self.register_forward_pre_hook(lambda _module, _given: heard.clear()))
         try:
             yield heard
         finally:
@@ -59,7 +60,10 @@ class PixelProcessor(nn.Module):
                 handle.remove()
 
     def pictures(self, heard: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Return I_1/2, I_1/4 and I_1/8, in [-1, 1], of what `recorded` heard: one convolution to RGB each."""
+        """Return I_1/2, I_1/4 and I_1/8, in [-1, 1], of what `recorded` heard: one convolution to RGB each.
+
+        With ``full_size`` I_1 comes first.
+        """
         return [head(features) for head, features in zip(self.heads, heard, strict=True)]
 
 
@@ -173,15 +177,17 @@ class SeeingUNet(ControlledUNet):
     ) -> None:
         super().__init__(unet, branch, timestep, strength)
         self.additive = additive
+        self.attends = any(isinstance(module, PixelUpBlock) for module in unet.modules())
 
     def forward(self, x: Latent, t: torch.Tensor, condition: Condition) -> Latent:
         """(B, 4, h, w), (B,), control (B, 3, 8 h, 8 w), text (B, L, D), image (B, N, D) -> (B, 4, h, w)."""
         skips, middle = self.residuals(x, t, condition)
+        doors = {"image": condition.image, "pixels": skips if self.attends else None}
         predicted: Latent = self.unet(
             x,
             self.timestep(t),
             encoder_hidden_states=condition.text,
-            cross_attention_kwargs={"image": condition.image, "pixels": skips},
+            cross_attention_kwargs={name: door for name, door in doors.items() if door is not None} or None,
             down_block_additional_residuals=skips if self.additive else [0.0] * len(skips),
             mid_block_additional_residual=middle,
         ).sample

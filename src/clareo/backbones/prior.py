@@ -13,7 +13,9 @@ from torch import nn
 
 from clareo.backbones.text import TextEncoder
 from clareo.backbones.unet import UNet, UNetSettings
-from clareo.checkpoints import fill, load_packaged, ready
+from clareo.checkpoints import entry_of, fill, load_packaged, ready
+from clareo.errors import CheckpointError
+from clareo.types import Condition
 
 
 class Prior(nn.Module):
@@ -24,6 +26,10 @@ class Prior(nn.Module):
         self.backbone = UNet(network)
         self.text = TextEncoder(vocabulary, network.text_width)
 
+    def told(self, words: str, count: int) -> Condition:
+        """Say the same words to a batch."""
+        return Condition(text=self.text([words]).expand(count, -1, -1))
+
 
 def load_prior(name: str) -> Prior:
     """Load a packaged prior, to be leaned on and not to be trained."""
@@ -31,6 +37,14 @@ def load_prior(name: str) -> Prior:
     prior = build_prior(checkpoint.settings())
     fill(prior, checkpoint)
     return ready(prior)
+
+
+def check_prior(name: str, sha256: str) -> None:
+    """Refuse a packaged prior that is not the file that was leaned on while training; "" is not known yet."""
+    known = entry_of(name).sha256
+    if sha256 not in ("", known):
+        msg = f"trained on another {name} (sha256 {sha256[:16]}..., here {known[:16]}...)"
+        raise CheckpointError(msg)
 
 
 def build_prior(settings: Mapping[str, Any]) -> Prior:

@@ -104,8 +104,12 @@ class TextTransformer(nn.Module):
         """Return the words of a text that it was shown."""
         return [word for word in words(text) if word in self.index]
 
+    def unheard(self, text: str, windows: int) -> list[str]:
+        """Return the words that do not reach those who listen: unknown ones, and those beyond the windows."""
+        return [*self.unknown(text), *self.spoken(text)[self.room * windows :]]
+
     def tokens(self, text: str) -> list[int]:
-        """Return their places in the vocabulary."""
+        """Return the places of those in the vocabulary."""
         return [self.index[word] for word in self.spoken(text)]
 
     def forward(self, prompts: list[str]) -> torch.Tensor:

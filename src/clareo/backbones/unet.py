@@ -76,8 +76,10 @@ class BlockTransform(nn.Module):
 class Aside:
     """What a control branch has to say to a U-Net."""
 
-    vector: torch.Tensor  # added to time and words, (B, width)
-    skips: Callable[[torch.Tensor, torch.Tensor], list[torch.Tensor]]  # what enters, vector -> added to every level
+    skips: Callable[[torch.Tensor, torch.Tensor], list[torch.Tensor | None]]  # what enters, vector -> added to levels
+    vector: torch.Tensor | None = None  # added to time and words, (B, width)
+    # behind the coarsest level, and behind every level of the decoder: which (0 is the finest), its features -> them
+    behind: Callable[[int, torch.Tensor], torch.Tensor] | None = None
 
 
 class UNet(nn.Module):
@@ -130,7 +132,7 @@ class UNet(nn.Module):
         height, width = x.shape[-2:]
         padded = pad_to(x, self.settings.stride)
         vector = self._vector(t, condition)
-        if aside is not None:
+        if aside is not None and aside.vector is not None:
             vector = vector + aside.vector
         photo = F.pixel_shuffle(padded, self.settings.factor)
         blur = self.deconvolution.read(photo, vector)
@@ -180,10 +182,14 @@ class UNet(nn.Module):
     def _features(self, entering: torch.Tensor, vector: torch.Tensor, aside: Aside | None) -> torch.Tensor:
         levels = descend(self.enter(entering), self.encoder, self.down, vector)
         if aside is not None:
-            levels = [level + added for level, added in zip(levels, aside.skips(entering, vector), strict=True)]
+            said = aside.skips(entering, vector)
+            levels = [level if added is None else level + added for level, added in zip(levels, said, strict=True)]
+        behind = _untouched if aside is None or aside.behind is None else aside.behind
         *skips, features = levels
-        for stack, up, skip in zip(reversed(self.decoder), reversed(self.up), reversed(skips), strict=True):
-            features = stack(up(features) + skip, vector)
+        features = behind(len(skips), features)
+        for level in reversed(range(len(skips))):
+            features = self.decoder[level](self.up[level](features) + skips[level], vector)
+            features = behind(level, features)
         return features
 
     def _vector(self, t: torch.Tensor, condition: Condition) -> torch.Tensor:
@@ -204,6 +210,11 @@ def descend(
         features = stack(down[place - 1](features) if place else features, vector)
         levels.append(features)
     return levels
+
+
+def _untouched(level: int, features: torch.Tensor) -> torch.Tensor:
+    del level
+    return features
 
 
 def _bands(colour: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -114,9 +114,9 @@ def _take_judge(image: Image, reference: Image | None) -> tuple[float | None, st
 
 
 def _take_crowd(restored: Path, reference: Path) -> tuple[float | None, str]:
-    crowds = ((read_photo(path).pixels[:, :3] for path in list_photos(folder)) for folder in (restored, reference))
+    first, second = ((read_photo(path).pixels for path in list_photos(folder)) for folder in (restored, reference))
     try:
-        return _finite(frechet_judge(*crowds))
+        return _finite(frechet_judge(first, second))
     except PhotoError as error:
         return None, f"not run: {error}"
 

@@ -38,6 +38,23 @@ def with_estimates(denoiser: Denoiser, clean: Latent, far: Latent, said: Conditi
     return clean.index_put((own,), estimate.to(clean.dtype))
 
 
+def estimate_on_walk(
+    denoiser: Denoiser,
+    clean: Latent,
+    degraded: Latent,
+    said: Condition,
+    shares: tuple[float, float],
+    rng: torch.Generator,
+) -> Latent:
+    """Estimate clean photos at t = 1 and, between both ends, on the system's own walk; ``shares`` say how often."""
+    far_share, own_share = shares
+    t = draw_times(len(clean), far_share, rng).to(clean.device)
+    own = draw_own(t, own_share, rng)
+    far = denoiser.process.far_end(degraded, torch.randn(clean.shape, generator=rng).to(clean.device))
+    known = with_estimates(denoiser, clean, far, said, own)
+    return denoiser(denoiser.mix(known, far, t), t, said)
+
+
 def noise_error(denoiser: Denoiser, clean: Latent, said: Condition, rng: torch.Generator) -> torch.Tensor:
     """Return E | eps - eps_theta(z_t, t, c) |^2 at the steps of a DDPM, drawn evenly."""
     t = (torch.randint(1000, (len(clean),), generator=rng) + 1).to(clean.device) / 1000

@@ -19,9 +19,9 @@ from clareo.perceive.captions import (
     load_llava,
     no_caption,
 )
-from clareo.perceive.tagger import load_tagger
+from clareo.perceive.tagger import TaggerVision, load_tagger, load_vision
 from clareo.perceive.tags import FileTags, Tagger, load_ram, no_tags
-from clareo.perceive.templates import caption_by_template
+from clareo.perceive.templates import caption_by_formula, caption_by_template
 from clareo.types import Image, Percept
 
 Observer = TypeVar("Observer")
@@ -39,9 +39,14 @@ class Describer:
         tags = self.tagger(photo)
         return Percept(tags, self.captioner(photo, tags))
 
-    def describe(self, photo: Image) -> str:
-        """Return the caption of one photo."""
-        return self.captioner(photo, self.tagger(photo))
+    def describe(self, photo: Image, clean: Image | None = None) -> str:
+        """Return the caption of one photo; or, where it is known how it looks ``clean``, what formulas say of that."""
+        return self.captioner(photo, self.tagger(photo)) if clean is None else caption_by_formula(clean)
+
+
+def by_formula(tags: str, captions: str) -> bool:
+    """Tell whether what these two would like to say is defined by a formula, which clean photos can be asked."""
+    return tags.partition(":")[0] == "nano" and captions == "nano"
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,11 @@ def find_tagger(name: str) -> Tagger:
 def find_captioner(name: str, ask: Ask = instruction) -> Captioner:
     """Find a captioner by name, as `captioners` lists them; ``ask`` is what LLaVA is asked."""
     return named(name, "captioner", captioners(ask))
+
+
+def find_vision(name: str) -> TaggerVision:
+    """Find the encoder of a compact tagger by the tagger's name."""
+    return named(name, "vision", VISIONS)
 
 
 def named(name: str, kind: str, known: Mapping[str, Source[Observer]]) -> Observer:
@@ -89,6 +99,10 @@ TAGGERS: Mapping[str, Source[Tagger]] = {
     "nano": Source(lambda place: load_tagger(place or "nano"), ("", ":PATH")),  # the embedded one, or that of a run
     "file": Source(lambda place: FileTags(Path(place).expanduser())),
     "ram": Source(_ram),
+}
+
+VISIONS: Mapping[str, Source[TaggerVision]] = {
+    "nano": Source(lambda place: load_vision(place or "nano"), ("", ":PATH")),
 }
 
 

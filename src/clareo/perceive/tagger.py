@@ -10,6 +10,7 @@ such and blur hides it. What the network learns is where to believe it.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -110,6 +111,28 @@ class NanoTagger:
         return tuple(tag for tag, chance, least in zip(settings.tags, chances, asked, strict=True) if chance > least)
 
 
+class TaggerVision(nn.Module):
+    """What a tagger's encoder sees of a photo, in place of CLIP's tower: tokens (B, 64, 128) of the whole view."""
+
+    def __init__(self, encoder: SmallEncoder) -> None:
+        super().__init__()
+        self.encoder = copy.deepcopy(encoder)  # it moves with a system, the tagger stays where it is
+
+    @property
+    def width(self) -> int:
+        """Numbers in a token."""
+        return self.encoder.width
+
+    def squared(self, photo: Image) -> torch.Tensor:
+        """(B, 3, H, W), any size -> (B, 3, 128, 128)."""
+        return view(photo.float())
+
+    def tokens(self, square: torch.Tensor) -> torch.Tensor:
+        """Return what the encoder says of what `squared` made."""
+        tokens: torch.Tensor = self.encoder(square)
+        return tokens
+
+
 # --- in use ----------------------------------------------------------------------------------------------------------
 
 
@@ -125,6 +148,11 @@ def load_tagger_nano() -> NanoTagger:
 def load_tagger(preset: str = "nano") -> NanoTagger:
     """Load the packaged tagger, or the one of a training run."""
     return load_tagger_nano() if preset == "nano" else build_tagger(load_run(find(preset)))
+
+
+def load_vision(preset: str = "nano") -> TaggerVision:
+    """Load the encoder of the packaged tagger, or of that of a training run."""
+    return ready(TaggerVision(load_tagger(preset).network.encoder))
 
 
 def build_tagger(checkpoint: Checkpoint) -> NanoTagger:

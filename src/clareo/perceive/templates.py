@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from clareo.backbones.text import vocabulary
-from clareo.perceive.attributes import TAGS
+from clareo.perceive.attributes import TAGS, attributes
 from clareo.types import Image
 
 LOOKS = ("dark", "bright", "colourful", "black and white")  # said of the photo itself
@@ -29,6 +29,11 @@ FRAME = "a photo of and it has"  # the words around the tags
 def caption_by_template(photo: Image, tags: tuple[str, ...] = ()) -> str:  # noqa: ARG001 - a captioner
     """Describe a photo around tags, without a look at it."""
     return template_caption(tags)
+
+
+def caption_by_formula(clean: Image) -> str:
+    """Describe a clean photo (1, 3, H, W) by what formulas say of it."""
+    return template_caption(attributes(clean.cpu()))
 
 
 def template_caption(tags: Sequence[str]) -> str:

@@ -38,7 +38,7 @@ def distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """
     (mean, spread), (other_mean, other_spread) = (_bell(points.double()) for points in (first, second))
     root = _root(spread)  # the trace of (C C')^(1/2) is that of (C^(1/2) C' C^(1/2))^(1/2), which is symmetric
-    shared = torch.linalg.eigvalsh(root @ other_spread @ root).clamp_min(0).sqrt().sum()
+    shared: torch.Tensor = torch.linalg.eigvalsh(root @ other_spread @ root).clamp_min(0).sqrt().sum()
     return (mean - other_mean).square().sum() + spread.trace() + other_spread.trace() - 2 * shared
 
 
@@ -53,7 +53,8 @@ def _bell(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _root(matrix: torch.Tensor) -> torch.Tensor:
     values, vectors = torch.linalg.eigh(matrix)
-    return (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    root: torch.Tensor = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    return root
 
 
 def _seen(network: Judge, photos: Iterable[Image]) -> torch.Tensor:

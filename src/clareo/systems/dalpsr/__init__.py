@@ -46,7 +46,7 @@ from dataclasses import replace
 from typing import Any
 
 from clareo.backbones.wording import EXPERTS, NEGATIVE, QUALITY
-from clareo.checkpoints import Checkpoint, fill, find, load_packaged, load_run, packaged, ready
+from clareo.checkpoints import Checkpoint, fill, find, load_embedded, load_run, ready
 from clareo.errors import CheckpointError
 from clareo.system import System
 from clareo.systems.dalpsr.learning import Damage, draw_example, lessons, training
@@ -88,12 +88,7 @@ def load(preset: str = "nano", **options: Any) -> System:  # noqa: ANN401 - of t
     ``options`` are those of `NanoSettings` or `PaperSettings`, in place of what the checkpoint says.
     """
     if preset == "nano":
-        if NAME not in packaged():
-            msg = (
-                "no embedded model of dalpsr is shipped yet; give the folder of a training run, or use --system unires"
-            )
-            raise CheckpointError(msg)
-        return load_trained(load_packaged(NAME), **options)
+        return load_trained(load_embedded(NAME, "dalpsr"), **options)
     if preset == "paper":
         msg = "the paper's weights were never published; train with recipes/dalpsr-paper.toml and give the run's folder"
         raise CheckpointError(msg)

@@ -17,11 +17,10 @@ from clareo.degrade.recipes.draws import pick
 from clareo.degrade.seen import check_labels, seen_levels
 from clareo.degrade.words import levels, restoration_prompt
 from clareo.diffusion import losses
-from clareo.diffusion.training import draw_own, draw_times, noise_error, with_estimates
+from clareo.diffusion.training import estimate_on_walk, noise_error
 from clareo.errors import RecipeError
 from clareo.latents import enlarge
-from clareo.perceive.attributes import attributes
-from clareo.perceive.templates import template_caption
+from clareo.perceive.sources import by_formula
 from clareo.system import Batch, Example, Lessons, Training, unlabelled
 from clareo.systems.dalpsr.model import (
     NanoSettings,
@@ -84,30 +83,21 @@ def _nano_training(settings: NanoSettings) -> Training:
     """L1 of the clean photo, at t = 1 and on the system's own walk."""
     system, trained, senses = build_nano(settings)
     denoiser, words = system.denoiser, cast("Words", system.network.get_submodule("words"))
+    formulas = by_formula(settings.tags, settings.captions)
 
     def loss(batch: Batch, rng: torch.Generator) -> dict[str, torch.Tensor]:
-        clean, far = system.codec.encode(batch.reference), system.codec.encode(batch.degraded)
-        texts = texts_of(batch, rng, settings, senses, partial(describe, batch, senses, by_formula(settings)))
-        text = _encoded(words, texts, settings.chunks)
-        t = draw_times(len(texts), batch.far_share, rng).to(clean.device)
-        condition = Condition(control=far, text=text)
-        known = with_estimates(denoiser, clean, far, condition, draw_own(t, batch.own_share, rng))
-        estimate = system.codec.decode(denoiser(denoiser.mix(known, far, t), t, condition))
-        return {"l1": losses.l1(estimate.float(), batch.reference)}
+        clean, degraded = system.codec.encode(batch.reference), system.codec.encode(batch.degraded)
+        texts = texts_of(batch, rng, settings, senses, partial(describe, batch, senses, formulas))
+        said = Condition(control=degraded, text=_encoded(words, texts, settings.chunks))
+        estimate = estimate_on_walk(denoiser, clean, degraded, said, (batch.far_share, batch.own_share), rng)
+        return {"l1": losses.l1(system.codec.decode(estimate).float(), batch.reference)}
 
     return Training(system.network, trained, settings.to_json(), loss, system)
 
 
-def by_formula(settings: NanoSettings) -> bool:
-    """Tell whether what there is to say of a photo is defined by a formula, which clean photos can be asked."""
-    return settings.tags.partition(":")[0] == "nano" and settings.captions == "nano"
-
-
 def describe(batch: Batch, senses: Senses, formulas: bool, place: int, known: bool) -> str:  # noqa: FBT001
     """Describe a photo as in use, or, where formulas define the tags, say what is known of the clean one."""
-    if known and formulas:
-        return template_caption(attributes(batch.reference[place, None].cpu()))
-    return senses.describe(batch.degraded[place, None])
+    return senses.describe(batch.degraded[place, None], batch.reference[place, None] if known and formulas else None)
 
 
 def _paper_training(settings: PaperSettings) -> Training:

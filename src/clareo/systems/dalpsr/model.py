@@ -12,15 +12,15 @@ from torch import nn
 
 from clareo.backbones.control import CompactControl, ControlledCompact, ControlledUNet, copy_encoder, zero_convolution
 from clareo.backbones.pretrained import StableDiffusion, load_stable_diffusion
-from clareo.backbones.prior import Prior, load_prior
+from clareo.backbones.prior import Prior, check_prior, load_prior
 from clareo.backbones.text import TextSettings, TextTransformer, vocabulary
 from clareo.backbones.wording import EXPERTS, EXTRAS, NEGATIVE, Words, guided, praised
-from clareo.checkpoints import entry_of, find
+from clareo.checkpoints import find
 from clareo.colour import adain
 from clareo.diffusion.denoiser import Denoiser
 from clareo.diffusion.process import DDPM, DirectIteration
 from clareo.diffusion.samplers import sample_ddim, sample_ddpm
-from clareo.errors import CheckpointError, UsageError
+from clareo.errors import UsageError
 from clareo.latents import VAE, PixelUnshuffle
 from clareo.perceive.prompts import interval_prompts
 from clareo.perceive.templates import caption_words
@@ -107,10 +107,7 @@ def _check(settings: NanoSettings | PaperSettings) -> None:
 
 def build_nano(settings: NanoSettings) -> tuple[System, nn.Module, Senses]:
     """Compose the nano preset on the packaged prior; return it with what is trained, and who looks."""
-    known = entry_of(settings.prior).sha256
-    if settings.prior_sha256 not in ("", known):
-        msg = f"trained on another {settings.prior} (sha256 {settings.prior_sha256[:16]}..., here {known[:16]}...)"
-        raise CheckpointError(msg)
+    check_prior(settings.prior, settings.prior_sha256)
     senses = find_nano_senses(settings.tags, settings.captions, settings.reader)
     return *compose_nano(load_prior(settings.prior), settings, senses), senses
 
@@ -119,7 +116,8 @@ def compose_nano(prior: Prior, settings: NanoSettings, senses: Senses) -> tuple[
     """Give the prior a control branch that sees the degraded latent and hears both texts, and wire the parts up."""
     shape = prior.backbone.settings
     codec = PixelUnshuffle(shape.factor)
-    branch = CompactControl(prior.backbone, settings.text.width)
+    see = zero_convolution(codec.channels, shape.channels[0])
+    branch = CompactControl(prior.backbone, see, settings.text.width)
     words = TextTransformer(settings.vocabulary, settings.text)
 
     def condition(canvas: Image, percept: Percept) -> dict[str, Condition]:
@@ -127,8 +125,7 @@ def compose_nano(prior: Prior, settings: NanoSettings, senses: Senses) -> tuple[
         return _conditions(codec.encode(canvas), encode_texts(words, [percept.prompt, ""], said, settings.chunks))
 
     def unheard(percept: Percept) -> list[str]:
-        rooms = {percept.prompt: words.room, percept.caption: words.room * settings.chunks}
-        return [word for text, room in rooms.items() for word in (*words.unknown(text), *words.spoken(text)[room:])]
+        return [*words.unheard(percept.prompt, 1), *words.unheard(percept.caption, settings.chunks)]
 
     backbone = ControlledCompact(prior, branch, settings.prior_words, settings.strength)
     trained = nn.ModuleDict({"control": branch, "words": words})

@@ -34,7 +34,21 @@ The paper is silent on the following; what is done is ours, or SeeSR's:
 - DDPM with 50 steps, guidance 5.5 with SeeSR's words; the negative branch keeps pixels and image. AdaIN.
 - Photos are not enlarged to 512 px first: `upscale` decides. LLaVA's view of small ones is enlarged.
 
-Where nobody is asked for a caption, nothing is said: the text is the quality words alone.
+Differs from the paper (nano preset):
+- The frozen model is UniRes' U-Net on unshuffled pixels, which restores and makes nothing up; direct iteration from the
+  degraded photo, L1 on the clean one, no fresh noise. A walk from pure noise (`start_from_degraded`) is rectified flow.
+- It has no attention of its own. All of it is new, and learns: behind the coarsest level self, image, words; behind
+  each level of the decoder image, words, pixels (`backbones.doors`), pixels within windows of 8 x 8 features.
+- The processor halves twice, and draws a picture at full size as well. The branch hears no words.
+- Pixel attention reads the branch's features before the zero convolutions: behind them, with an output that starts as
+  nothing, neither would ever learn.
+- The image tokens are those of the compact tagger's encoder, which sees a view of 128 px. Captions are made of its
+  tags, without quality words; while training half of them are what a formula says of the clean photo. The words have
+  an encoder of their own, which learns.
+- There is no guidance unless it is asked for: two evaluations for one are too dear on a CPU.
+
+Where nobody is asked for a caption, nothing is said: the text is the quality words alone, at nano scale empty. What is
+wrong with a photo is seen, not heard: a restoration prompt does not reach MRIR.
 """
 
 from __future__ import annotations
@@ -42,17 +56,22 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from clareo.checkpoints import fill, find, load_run, ready
+from clareo.checkpoints import Checkpoint, fill, find, load_embedded, load_run, ready
 from clareo.errors import CheckpointError
 from clareo.system import System
 from clareo.systems.mrir.learning import Damage, draw_example, lessons, training
-from clareo.systems.mrir.model import WITHOUT_DAMAGE, PaperSettings, build_paper, compose_paper
+from clareo.systems.mrir.model import build_paper, compose_paper
+from clareo.systems.mrir.nano import build_nano, compose_nano
+from clareo.systems.mrir.settings import WITHOUT_DAMAGE, NanoSettings, PaperSettings
 
 __all__ = [
     "WITHOUT_DAMAGE",
     "Damage",
+    "NanoSettings",
     "PaperSettings",
+    "build_nano",
     "build_paper",
+    "compose_nano",
     "compose_paper",
     "draw_example",
     "lessons",
@@ -60,23 +79,32 @@ __all__ = [
     "training",
 ]
 
+NAME = "mrir-nano"  # in the manifest
 
-def load(preset: str = "nano", **options: Any) -> System:  # noqa: ANN401 - of `PaperSettings`
-    """Load a training run, or a Stable Diffusion 1.5 folder to start from.
 
-    ``options`` are those of `PaperSettings`, in place of what the checkpoint says.
+def load(preset: str = "nano", **options: Any) -> System:  # noqa: ANN401 - of the settings
+    """Load the embedded model, a training run, or a Stable Diffusion 1.5 folder to start from.
+
+    ``options`` are those of `NanoSettings` or `PaperSettings`, in place of what the checkpoint says.
     """
     if preset == "nano":
-        msg = "no embedded model of mrir is shipped yet; give the folder of a training run, or use --system unires"
-        raise CheckpointError(msg)
+        return load_trained(load_embedded(NAME, "mrir"), **options)
     if preset == "paper":
         msg = "the paper's weights were never published; train with recipes/mrir-paper.toml and give the run's folder"
         raise CheckpointError(msg)
     place = find(preset)
     if (place / "unet").is_dir():
         return build_paper(PaperSettings.from_json({"base": str(place), **options}))[0]
-    checkpoint = load_run(place, "mrir")
-    system, trained, _ = build_paper(PaperSettings.from_json({**checkpoint.settings(), **options}))
+    return load_trained(load_run(place, "mrir"), **options)
+
+
+def load_trained(checkpoint: Checkpoint, **options: Any) -> System:  # noqa: ANN401 - of the settings
+    """Build what a checkpoint says it is, and fill the part that was trained; who looks may be named anew."""
+    settings = {**checkpoint.settings(), **options}
+    if settings.get("preset") == "paper":
+        system, trained, _ = build_paper(PaperSettings.from_json(settings))
+    else:
+        system, trained, _ = build_nano(NanoSettings.from_json(settings))
     fill(trained, checkpoint)
     ready(system.network)
     return replace(system, fingerprint=checkpoint.sha256)

@@ -1,18 +1,18 @@
-"""MRIR's parts and how they are put together."""
+"""MRIR's parts at paper scale, how they are put together, and what both presets share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
 
-from clareo.backbones.attention import Joining, Refine, attach_image
+from clareo.backbones.attention import Refine, attach_image
 from clareo.backbones.control import copy_encoder
-from clareo.backbones.pixels import CHANNELS, PixelProcessor, SeeingUNet, attach_pixels
-from clareo.backbones.pretrained import ClipVision, StableDiffusion, load_stable_diffusion
+from clareo.backbones.pixels import PixelProcessor, SeeingUNet, attach_pixels
+from clareo.backbones.pretrained import StableDiffusion, load_stable_diffusion
+from clareo.backbones.text import words
 from clareo.backbones.wording import EXPERTS, EXTRAS, NEGATIVE, guided, praised
 from clareo.checkpoints import find
 from clareo.colour import adain
@@ -20,117 +20,107 @@ from clareo.diffusion.denoiser import Denoiser
 from clareo.diffusion.process import DDPM
 from clareo.diffusion.samplers import sample_ddpm
 from clareo.errors import UsageError
-from clareo.latents import VAE
+from clareo.latents import VAE, Codec
 from clareo.perceive.published import load_clip_vision
 from clareo.perceive.sources import Describer, find_captioner, find_tagger
 from clareo.system import System
-from clareo.toml import checked, with_tuples
+from clareo.systems.mrir.settings import PaperSettings
 from clareo.types import Condition, Image, Percept
 
-WITHOUT_DAMAGE = "Describe the image in a very detailed manner if we remove the degradation artifacts from the image."
 CASES = {
     "x4: blur, noise 4/255, JPEG 75": ("x4", "prompted"),
     "x4: Real-ESRGAN's second order": ("realesrgan", "prompted"),
 }
 
 
-@dataclass(frozen=True)
-class PaperSettings:
-    """The paper preset: three doors into Stable Diffusion 1.5, and who looks at the photo."""
+class Vision(Protocol):
+    """What sees the degraded photo for the image door: `pretrained.ClipVision` or `tagger.TaggerVision`."""
 
-    base: str = "stable-diffusion-v1-5/stable-diffusion-v1-5"  # a folder or hub name with unet, vae, text encoder
-    vision: str = "openai/clip-vit-large-patch14"  # a folder or hub name with CLIP's vision tower
-    tags: str = "null"  # or "nano", "nano:PATH", "file:PATH", "ram:PATH"; for captions that are made of tags
-    captions: str = "null"  # or "nano", "file:PATH", "llava:PATH"
-    instruction: str = WITHOUT_DAMAGE  # what LLaVA is asked
-    image_attention: Joining = "serial"  # or "decoupled", as in IP-Adapter
-    refine_layers: int = 3  # 1: a single linear layer
-    sees_image: bool = True  # False: the image door hears of a dropped image always, as in the paper's ablation
-    processor: tuple[int, ...] = CHANNELS  # channels of the Pixel-level Processor, at full size and behind each halving
-    additive_control: bool = True  # residuals are added to the skips, besides being attended to
-    start_from_degraded: bool = True  # LRE; False: from pure noise
-    drop_text: float = 0.2  # share of samples that lose the caption
-    drop_image: float = 0.1  # share of samples that lose the image tokens
-    rgb: float = 0.1  # weight of L_RGB
-    fft: float = 0.01  # weight of L_FFT
-    guidance: float = 5.5  # s of classifier-free guidance; 1 is none
-    strength: float = 1.0  # of the control branch
-    chunks: int = 3  # windows of 75 tokens that a caption may take
-    preset: str = "paper"
+    @property
+    def width(self) -> int:
+        """Numbers in a token."""
 
-    def __post_init__(self) -> None:
-        shares = (self.drop_text, self.drop_image)
-        wrong = min(shares) < 0 or max(shares) > 1 or min(self.rgb, self.fft) < 0
-        few = min(self.chunks, self.refine_layers) < 1 or len(self.processor) < 2 or min(self.processor) < 1
-        if wrong or few or self.image_attention not in ("serial", "decoupled"):
-            msg = f"impossible settings: {self}"
-            raise UsageError(msg)
+    def squared(self, photo: Image) -> torch.Tensor:
+        """Bring photos to the view that is looked at."""
 
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values for a checkpoint's metadata."""
-        return asdict(self)
-
-    @staticmethod
-    def from_json(plain: Mapping[str, Any]) -> PaperSettings:
-        """Read what `to_json` wrote, or the `options` of a recipe."""
-        return PaperSettings(**checked(PaperSettings, with_tuples(plain)))
+    def tokens(self, square: torch.Tensor) -> torch.Tensor:
+        """Return what is seen there: (B, N, width)."""
 
 
 @dataclass(frozen=True)
 class Doors:
     """What training needs by name: networks that make conditions, and the processor that is held to the photo."""
 
-    vision: ClipVision
-    refine: Refine
+    vision: Vision | None  # which goes with `refine`; neither: no image door
+    refine: Refine | None
     processor: PixelProcessor
     describer: Describer
 
-    def tokens(self, photo: Image, seen: torch.Tensor) -> torch.Tensor:
-        """Return what CLIP says of photos; of those that are not ``seen`` (B,) what it says of zeros."""
-        square = self.vision.squared(photo)
-        return self.vision.tokens(square * seen.to(square)[:, None, None, None])
+    def tokens(self, photo: Image, seen: torch.Tensor) -> torch.Tensor | None:
+        """Return refined tokens of photos; of those that are not ``seen`` (B,) what is said of zeros."""
+        if self.vision is None or self.refine is None:
+            return None
+        with torch.no_grad():
+            square = self.vision.squared(photo)
+            tokens = self.vision.tokens(square * seen.to(square)[:, None, None, None])
+        refined: torch.Tensor = self.refine(tokens)
+        return refined
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Return who looks, which moves to a device with the system."""
+        return {"vision": self.vision} if isinstance(self.vision, nn.Module) else {}
 
 
-def build_paper(settings: PaperSettings) -> tuple[System, nn.Module, Doors]:
+def open_branches(canvas: Image, texts: torch.Tensor, image: torch.Tensor | None) -> dict[str, Condition]:
+    """Condition both branches, which differ in words alone: what was perceived, and what guidance leads away from."""
+    branches = zip((*EXPERTS, *EXTRAS), texts.chunk(2), strict=True)
+    return {name: Condition(control=canvas, text=text, image=image) for name, text in branches}
+
+
+def check_size(processor: PixelProcessor, codec: Codec) -> None:
+    """Refuse a processor whose features do not lie on the latent."""
+    shrinks = 1 << len(processor.stages)
+    if shrinks != codec.factor:
+        msg = f"the processor shrinks photos by {shrinks}, the {type(codec).__name__} {codec.factor}"
+        raise UsageError(msg)
+
+
+def build_paper(settings: PaperSettings) -> tuple[System, nn.ModuleDict, Doors]:
     """Compose the paper preset from Stable Diffusion's parts; return it with what is trained, and its doors."""
     asked = settings.instruction
     describer = Describer(find_tagger(settings.tags), find_captioner(settings.captions, lambda _: asked))
-    parts, vision = load_stable_diffusion(find(settings.base)), load_clip_vision(settings.vision)
+    parts = load_stable_diffusion(find(settings.base))
+    vision = load_clip_vision(settings.vision) if settings.attend_image else None
     return compose_paper(parts, vision, describer, settings)
 
 
 def compose_paper(
-    parts: StableDiffusion, vision: ClipVision, describer: Describer, settings: PaperSettings
+    parts: StableDiffusion, vision: Vision | None, describer: Describer, settings: PaperSettings
 ) -> tuple[System, nn.ModuleDict, Doors]:
     """Open three doors into a U-Net that stays as it is, and wire the parts up."""
     codec = VAE(parts.vae)
     process = replace(DDPM.stable_diffusion(), start_from_degraded=settings.start_from_degraded)
-    trained, processor = open_doors(parts.unet, vision.width, settings)
-    if 1 << len(processor.stages) != codec.factor:
-        msg = (
-            f"the processor {settings.processor} shrinks photos by {1 << len(processor.stages)}, the VAE {codec.factor}"
-        )
-        raise UsageError(msg)
-    doors = Doors(vision, trained["refine"], processor, describer)  # type: ignore[arg-type]
+    trained, processor = open_doors(parts.unet, 0 if vision is None else vision.width, settings)
+    check_size(processor, codec)
+    refine = cast("Refine", trained["refine"]) if settings.attend_image else None
+    doors = Doors(vision, refine, processor, describer)
 
     def condition(canvas: Image, percept: Percept) -> dict[str, Condition]:
         said = [praised(parts.words, percept.caption, settings.chunks), parts.words.tokens(NEGATIVE)]
-        texts = parts.words.chunked(said, settings.chunks).chunk(2)
-        image = doors.refine(doors.tokens(canvas, torch.full((len(canvas),), settings.sees_image)))
-        branches = zip((*EXPERTS, *EXTRAS), texts, strict=True)
-        return {name: Condition(control=canvas, text=text, image=image) for name, text in branches}
+        image = doors.tokens(canvas, torch.full((len(canvas),), settings.sees_image))
+        return open_branches(canvas, parts.words.chunked(said, settings.chunks), image)
 
     backbone = SeeingUNet(
         parts.unet, trained["control"], process.index, settings.strength, additive=settings.additive_control
     )
-    networks = {"unet": parts.unet, "vae": parts.vae, "words": parts.words, "vision": vision}
+    networks = {"unet": parts.unet, "vae": parts.vae, "words": parts.words}
     system = System(
         name="mrir",
         preset="paper",
         codec=codec,
         denoiser=Denoiser(backbone, process, "noise"),
         sampler=sample_ddpm,
-        network=nn.ModuleDict({**networks, **trained}),
+        network=nn.ModuleDict({**networks, **doors.networks(), **trained}),
         experts=EXPERTS,
         extras=EXTRAS,
         weights=guided(settings.guidance),
@@ -140,7 +130,7 @@ def compose_paper(
         match_colour=adain,
         cases=CASES,
         multiple=codec.factor * 8,  # the U-Net halves its latent three times
-        unheard=lambda _: (),  # CLIP spells what it does not know
+        unheard=lambda percept: words(percept.prompt),  # CLIP spells what it does not know; damage is not asked about
     )
     return system, trained, doors
 
@@ -148,12 +138,13 @@ def compose_paper(
 def open_doors(unet: Any, seen: int, settings: PaperSettings) -> tuple[nn.ModuleDict, PixelProcessor]:  # noqa: ANN401
     """Freeze a U-Net and attach what learns; return that, and the processor in it. Tokens are ``seen`` numbers wide."""
     processor = PixelProcessor(unet.conv_in.out_channels, settings.processor)
-    branch = copy_encoder(unet, processor)  # before anything is attached: it hears words and sees pixels
+    trained = {"control": copy_encoder(unet, processor)}  # before anything is attached: it hears words and sees pixels
     unet.requires_grad_(requires_grad=False)
-    trained = {
-        "control": branch,
-        "refine": Refine(seen, unet.config.cross_attention_dim, settings.refine_layers),
-        "image": attach_image(unet, settings.image_attention),
-        "pixels": attach_pixels(unet),
-    }
+    if settings.attend_image:
+        trained["refine"] = Refine(seen, unet.config.cross_attention_dim, settings.refine_layers)
+        trained["image"] = attach_image(unet, settings.image_attention)
+    elif settings.attend_pixels:
+        attach_image(unet, None)
+    if settings.attend_pixels:
+        trained["pixels"] = attach_pixels(unet)
     return nn.ModuleDict(trained), processor
