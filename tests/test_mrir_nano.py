@@ -135,6 +135,15 @@ def test_a_prior_of_another_day_is_refused(build: Make) -> None:
         build(prior_sha256="0" * 64)
 
 
+def test_the_eyes_of_another_tagger_are_refused(build: Make, learn: Make) -> None:
+    settings = learn().settings
+    assert len(settings["vision_sha256"]) == 64
+    build(vision_sha256=settings["vision_sha256"])
+    with pytest.raises(CheckpointError, match="trained on another tagger"):
+        build(vision_sha256="0" * 64)
+    build(vision_sha256="0" * 64, attend_image=False)  # nobody sees
+
+
 # --- the doors -------------------------------------------------------------------------------------------------------
 
 

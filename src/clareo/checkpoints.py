@@ -130,6 +130,13 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
+def check_same(name: str, trained_with: str, here: str) -> None:
+    """Refuse a part that is not the file that was leaned on while training; "" is not known yet."""
+    if trained_with not in ("", here):
+        msg = f"trained on another {name} (sha256 {trained_with[:16]}..., here {here[:16]}...)"
+        raise CheckpointError(msg)
+
+
 def fill(network: nn.Module, checkpoint: Checkpoint) -> None:
     """Copy a checkpoint into a network; name every tensor that is missing, unknown or of another shape."""
     ours = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}

@@ -13,8 +13,7 @@ from torch import nn
 
 from clareo.backbones.text import TextEncoder
 from clareo.backbones.unet import UNet, UNetSettings
-from clareo.checkpoints import entry_of, fill, load_packaged, ready
-from clareo.errors import CheckpointError
+from clareo.checkpoints import check_same, entry_of, fill, load_packaged, ready
 from clareo.types import Condition
 
 
@@ -40,11 +39,8 @@ def load_prior(name: str) -> Prior:
 
 
 def check_prior(name: str, sha256: str) -> None:
-    """Refuse a packaged prior that is not the file that was leaned on while training; "" is not known yet."""
-    known = entry_of(name).sha256
-    if sha256 not in ("", known):
-        msg = f"trained on another {name} (sha256 {sha256[:16]}..., here {known[:16]}...)"
-        raise CheckpointError(msg)
+    """Refuse a packaged prior that is not the file that was leaned on while training."""
+    check_same(name, sha256, entry_of(name).sha256)
 
 
 def build_prior(settings: Mapping[str, Any]) -> Prior:

@@ -101,6 +101,7 @@ class NanoTagger:
     """A tagger: the network, and the tags whose probability is above their threshold."""
 
     network: TagNetwork
+    sha256: str = ""  # of its file
 
     @torch.inference_mode()
     def __call__(self, photo: Image) -> tuple[str, ...]:
@@ -114,8 +115,9 @@ class NanoTagger:
 class TaggerVision(nn.Module):
     """What a tagger's encoder sees of a photo, in place of CLIP's tower: tokens (B, 64, 128) of the whole view."""
 
-    def __init__(self, encoder: SmallEncoder) -> None:
+    def __init__(self, encoder: SmallEncoder, sha256: str = "") -> None:
         super().__init__()
+        self.sha256 = sha256  # of the tagger's file: tokens of another one mean something else
         self.encoder = copy.deepcopy(encoder)  # it moves with a system, the tagger stays where it is
 
     @property
@@ -152,7 +154,8 @@ def load_tagger(preset: str = "nano") -> NanoTagger:
 
 def load_vision(preset: str = "nano") -> TaggerVision:
     """Load the encoder of the packaged tagger, or of that of a training run."""
-    return ready(TaggerVision(load_tagger(preset).network.encoder))
+    tagger = load_tagger(preset)
+    return ready(TaggerVision(tagger.network.encoder, tagger.sha256))
 
 
 def build_tagger(checkpoint: Checkpoint) -> NanoTagger:
@@ -162,4 +165,4 @@ def build_tagger(checkpoint: Checkpoint) -> NanoTagger:
         raise CheckpointError(msg)
     network = TagNetwork(TaggerSettings.from_json(checkpoint.settings()))
     fill(network, checkpoint)
-    return NanoTagger(ready(network))
+    return NanoTagger(ready(network), checkpoint.sha256)

@@ -17,7 +17,7 @@ from clareo.degrade.recipes.draws import pick
 from clareo.diffusion import losses
 from clareo.diffusion.training import estimate_on_walk, noise_error
 from clareo.latents import enlarge
-from clareo.perceive.sources import by_formula
+from clareo.perceive.sources import by_formula, find_vision
 from clareo.system import Batch, Example, Lessons, System, Training, unlabelled
 from clareo.systems.mrir.model import Doors, build_paper
 from clareo.systems.mrir.nano import build_nano
@@ -50,7 +50,8 @@ def training(options: Mapping[str, Any]) -> Training:
     if plain.get("preset") == "paper":
         return _paper_training(PaperSettings.from_json(plain))
     settings = NanoSettings.from_json(plain)
-    return _nano_training(replace(settings, prior_sha256=entry_of(settings.prior).sha256))
+    seen_by = find_vision(settings.vision).sha256 if settings.attend_image else ""
+    return _nano_training(replace(settings, prior_sha256=entry_of(settings.prior).sha256, vision_sha256=seen_by))
 
 
 def _paper_training(settings: PaperSettings) -> Training:

@@ -15,6 +15,7 @@ from clareo.backbones.pixels import PixelProcessor
 from clareo.backbones.prior import Prior, check_prior, load_prior
 from clareo.backbones.text import TextTransformer, words
 from clareo.backbones.wording import EXPERTS, EXTRAS, guided
+from clareo.checkpoints import check_same
 from clareo.colour import adain
 from clareo.diffusion.denoiser import Denoiser
 from clareo.diffusion.process import DirectIteration, Flow
@@ -32,6 +33,8 @@ def build_nano(settings: NanoSettings) -> tuple[System, nn.ModuleDict, Doors]:
     check_prior(settings.prior, settings.prior_sha256)
     describer = Describer(find_tagger(settings.tags), find_captioner(settings.captions))
     vision = find_vision(settings.vision) if settings.attend_image else None
+    if vision is not None:
+        check_same("tagger", settings.vision_sha256, vision.sha256)
     return compose_nano(load_prior(settings.prior), vision, describer, settings)
 
 
