@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
 
 import clareo
 from clareo.backbones.control import CompactControl, ControlledCompact
@@ -21,6 +22,7 @@ from clareo.backbones.layers import pad_to
 from clareo.backbones.prior import Prior, build_prior, load_prior
 from clareo.backbones.text import TextSettings, TextTransformer, words
 from clareo.checkpoints import load_packaged, packaged
+from clareo.degrade.recipes import degrade_tensor
 from clareo.errors import CheckpointError, RecipeError, UnknownNameError
 from clareo.latents import enlarge
 from clareo.perceive.attributes import attributes
@@ -28,6 +30,7 @@ from clareo.perceive.prompts import prompt_of
 from clareo.perceive.reader import NanoReader, ReaderSettings
 from clareo.perceive.sources import by_formula
 from clareo.perceive.templates import template_caption
+from clareo.quality.reference import psnr
 from clareo.system import Batch, System
 from clareo.systems import dalpsr
 from clareo.systems.dalpsr.learning import describe
@@ -360,3 +363,24 @@ def test_wrong_options_are_answered_with_the_right_ones(options: dict[str, objec
         ask({**BLIND, **options})
     with pytest.raises(RecipeError, match="share"):
         dalpsr.Damage(labelled=2)
+
+
+# --- the embedded model ----------------------------------------------------------------------------------------------
+
+
+def test_the_embedded_one_cleans_small_photos_and_listens(shared_photos: torch.Tensor) -> None:
+    system = clareo.load_system("dalpsr")
+    gains, told = [], []
+    for place in (3, 8, 13):
+        clean = F.interpolate(shared_photos[place, None], scale_factor=2, mode="bicubic").clamp(0, 1)
+        small = degrade_tensor(clean[0], "realesrgan", place).tensor
+        seen = clareo.restore(small, system=system, upscale=4, judged=False)
+        assert seen.percept.prompt
+        gains.append(float(psnr(seen.tensor, clean) - psnr(enlarge(small, (256, 256))[None], clean)))
+        for level in (0, 3):
+            prompt = prompt_of((0, level, level))
+            told.append(clareo.restore(small, system=system, upscale=4, percept=Percept(prompt=prompt), judged=False))
+    assert min(gains) > 0
+    assert sum(gains) / len(gains) > 0.3
+    for low, high in zip(told[::2], told[1::2], strict=True):
+        assert float((low.tensor - high.tensor).abs().mean()) > 0.2 / 255
