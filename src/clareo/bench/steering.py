@@ -194,7 +194,7 @@ def _write(lines: Sequence[Line], path: Path) -> None:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         for line in lines:
-            values = {name: f"{value:.5f}" for name, value in line.values.items()}
+            values = {name: f"{value:.6g}" for name, value in line.values.items()}
             writer.writerow({"photo": line.photo, "seed": line.seed, "text": line.text, **values})
 
 
@@ -234,7 +234,7 @@ def _verdict(better: Sequence[Line], beside: Sequence[Line], metric: str) -> str
 
 def _degrees(by_text: Mapping[str, Sequence[Line]]) -> Iterator[str]:
     """Tell how the picture moves as one degree is raised and all else stays."""
-    yield "\nOne degree raised: gradient energy, and how far the picture moves from the lowest degree's, in 1/255."
+    yield "\nOne degree raised: gradient energy, the lowest degree's being 1, and how far the picture moves, in 1/255."
     yield "\n| kind | energy at each degree | moved | moves on, photos |\n|---|---|---|---|"
     for kind in KINDS:
         rows = [by_text[degree(kind, level)] for level in QUARTERS]
@@ -243,5 +243,5 @@ def _degrees(by_text: Mapping[str, Sequence[Line]]) -> Iterator[str]:
             steps[-1] > 0 and all(less <= more for less, more in pairwise(steps))
             for steps in zip(*([line.values[MOVED] for line in row] for row in rows), strict=True)
         ]
-        told = (" ".join(f"{value:.4f}" for value in energy), " ".join(f"{value:.2f}" for value in moved))
+        told = (" ".join(f"{value / energy[0]:.3f}" for value in energy), " ".join(f"{value:.2f}" for value in moved))
         yield f"| {kind} | {told[0]} | {told[1]} | {fmean(onward):.0%} |"
