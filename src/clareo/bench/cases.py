@@ -70,6 +70,13 @@ def even(image: Image) -> Image:
     return image[..., : image.shape[-2] // 4 * 4, : image.shape[-1] // 4 * 4]
 
 
+def middle(image: Image, side: int, multiple: int) -> Image:
+    """Crop the middle to sides that are multiples of ``multiple`` and no longer than ``side``."""
+    height, width = (min(extent, side) // multiple * multiple for extent in image.shape[-2:])
+    top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
+    return image[..., top : top + height, left : left + width].contiguous()
+
+
 def _rows(
     system: System, reference: Image, case: tuple[str, str, str], photo: tuple[str, int], steps: Sequence[int]
 ) -> list[Row]:

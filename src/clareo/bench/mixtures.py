@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from clareo.bench.cases import clean_photos
+from clareo.bench.cases import clean_photos, middle
 from clareo.degrade.recipes import degrade_tensor
 from clareo.devices import NAMES, choose_device, choose_precision
 from clareo.errors import UsageError
@@ -97,7 +97,7 @@ def mixtures(
         msg = f"--limit must be at least 1, not {limit}"
         raise UsageError(msg)
     for number, photo in enumerate(photos):
-        clean = _middle(read_photo(photo).pixels, system.multiple)
+        clean = middle(read_photo(photo).pixels, SIDE, system.multiple)
         size = (clean.shape[-2], clean.shape[-1])
         for recipe in recipes:
             for seed in range(seeds):
@@ -112,9 +112,3 @@ def usual_walk(system: System) -> Walk:
     place = choose_device()
     plan = replace(complete(system), precision=NAMES[choose_precision("auto", place)])
     return Walker(system, plan, system.perceive(torch.zeros(1, 3, 8, 8)), place)
-
-
-def _middle(image: Image, multiple: int) -> Image:
-    sides = [min(extent, SIDE) // multiple * multiple for extent in image.shape[-2:]]
-    top, left = ((extent - side) // 2 for extent, side in zip(image.shape[-2:], sides, strict=True))
-    return image[..., top : top + sides[0], left : left + sides[1]].contiguous()

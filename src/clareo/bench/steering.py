@@ -17,16 +17,15 @@ from statistics import fmean
 
 import torch
 
-from clareo.bench.cases import clean_photos
+from clareo.bench.cases import clean_photos, middle
 from clareo.bench.table import LEVEL, RESAMPLES, bootstrap
 from clareo.degrade.recipes import degrade_tensor
 from clareo.degrade.seen import seen_levels
 from clareo.errors import UsageError
 from clareo.io import atomic, read_photo
 from clareo.latents import enlarge
-from clareo.perceive.attributes import attributes
 from clareo.perceive.prompts import KINDS, LEVELS, levels_of, prompt_of, targets
-from clareo.perceive.templates import template_caption
+from clareo.perceive.templates import caption_by_formula
 from clareo.quality import cards
 from clareo.quality.judge import judge
 from clareo.restore import restore
@@ -102,7 +101,7 @@ def hears(system: System) -> bool:
 def _damaged(system: System, data: Path, limit: int | None) -> Iterator[Damaged]:
     paths = clean_photos(data)[:limit]
     for number, path in enumerate(paths):
-        clean = _middle(read_photo(path).pixels, max(system.multiple, SHRINK))
+        clean = middle(read_photo(path).pixels[:, :3], SIDE, max(system.multiple, SHRINK))
         size = (clean.shape[-2], clean.shape[-1])
         for seed in range(SEEDS):
             made = degrade_tensor(clean[0], RECIPE, seed * 1000 + number)
@@ -112,19 +111,13 @@ def _damaged(system: System, data: Path, limit: int | None) -> Iterator[Damaged]
         print(f"[{number + 1}/{len(paths)}] {path.name}", file=sys.stderr)  # noqa: T201
 
 
-def _middle(photo: Image, multiple: int) -> Image:
-    sides = [min(extent, SIDE) // multiple * multiple for extent in photo.shape[-2:]]
-    top, left = ((extent - side) // 2 for extent, side in zip(photo.shape[-2:], sides, strict=True))
-    return photo[:, :3, top : top + sides[0], left : left + sides[1]].contiguous()
-
-
 # --- texts -----------------------------------------------------------------------------------------------------------
 
 
 def texts(case: Damaged, heard: bool) -> dict[str, Percept]:  # noqa: FBT001
     """Return what a system is told of a photo, by name; without prompts where it does not hear them."""
     seen = case.seen
-    truth = replace(seen, caption=template_caption(attributes(case.clean)))
+    truth = replace(seen, caption=caption_by_formula(case.clean))
     if not heard:
         return {"nothing": Percept(), "caption": seen, "true caption": truth}
     wrong = tuple((level + OPPOSITE) % LEVELS for level in case.true)
