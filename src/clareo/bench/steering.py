@@ -82,9 +82,11 @@ class Line:
 def words(system: System, data: Path, out: Path, limit: int | None = None) -> str:
     """Restore the photos of a folder under many texts; write words.csv and words.md, return the latter."""
     heard = hears(system)
-    lines = [line for case in _damaged(system, data, limit) for line in _lines(system, case, heard)]
+    lines: list[Line] = []
     out.mkdir(parents=True, exist_ok=True)
-    _write(lines, out / "words.csv")
+    for case in _damaged(system, data, limit):
+        lines += _lines(system, case, heard)
+        _write(lines, out / "words.csv")  # after every photo: a run that is stopped keeps what it measured
     text = "\n".join(_tables(lines)) + "\n"
     (out / "words.md").write_text(text, encoding="utf-8")
     return text
