@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -91,14 +91,16 @@ def _of_card(card: Card) -> Measure:
 
 
 def _take_card(card: Card, image: Image, reference: Image | None) -> tuple[float | None, str]:
+    return _taken(lambda: cards.measure(card, image, reference if card.needs_reference else None))
+
+
+def _taken(measure: Callable[[], torch.Tensor | float]) -> tuple[float | None, str]:
+    """Measure; where a photo cannot be measured, say why."""
     try:
         with torch.inference_mode():
-            return _finite(float(cards.measure(card, image, reference if card.needs_reference else None)))
+            value = float(measure())
     except PhotoError as error:
         return None, f"not run: {error}"
-
-
-def _finite(value: float) -> tuple[float | None, str]:
     return (None, "not run: gave no number (NaN)") if value != value else (value, "")  # noqa: PLR0124 - NaN alone
 
 
@@ -107,18 +109,12 @@ def _finite(value: float) -> tuple[float | None, str]:
 
 def _take_judge(image: Image, reference: Image | None) -> tuple[float | None, str]:
     del reference
-    try:
-        return _finite(float(judge(image).score))
-    except PhotoError as error:
-        return None, f"not run: {error}"
+    return _taken(lambda: judge(image).score)
 
 
 def _take_crowd(restored: Path, reference: Path) -> tuple[float | None, str]:
     first, second = ((read_photo(path).pixels for path in list_photos(folder)) for folder in (restored, reference))
-    try:
-        return _finite(frechet_judge(first, second))
-    except PhotoError as error:
-        return None, f"not run: {error}"
+    return _taken(lambda: frechet_judge(first, second))
 
 
 def _of_crowds_alone(image: Image, reference: Image | None) -> tuple[float | None, str]:

@@ -15,19 +15,17 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 
-import torch
-
 from clareo.bench.cases import clean_photos, middle
+from clareo.bench.measures import find_measures
 from clareo.bench.table import LEVEL, RESAMPLES, bootstrap
 from clareo.degrade.recipes import degrade_tensor
 from clareo.degrade.seen import seen_levels
-from clareo.errors import UsageError
+from clareo.errors import PhotoError, UsageError
 from clareo.io import atomic, read_photo
 from clareo.latents import enlarge
 from clareo.perceive.prompts import KINDS, LEVELS, levels_of, prompt_of, targets
 from clareo.perceive.templates import caption_by_formula
 from clareo.quality import cards
-from clareo.quality.judge import judge
 from clareo.restore import restore
 from clareo.system import System
 from clareo.types import Image, Percept
@@ -36,9 +34,7 @@ RECIPE, SHRINK = "realesrgan", 4
 SIDE = 384  # px at most, from the middle
 SEEDS = 3  # versions of each photo
 OPPOSITE = LEVELS // 2  # quarters between the truth and a wrong prompt
-JUDGE = "judge"
-METRICS = ("psnr", "ssim", "niqe-fit", JUDGE)
-LOWER_IS_BETTER = frozenset({"niqe-fit"})
+METRICS = ("psnr", "ssim", "niqe-fit", "judge")
 QUARTERS = range(LEVELS)
 ENERGY, MOVED = "gradient_energy", "moved"
 
@@ -157,12 +153,11 @@ def _lines(system: System, case: Damaged, heard: bool) -> Iterator[Line]:  # noq
             pictures[percept] = _rounded(
                 restore(case.small, system=system, upscale=SHRINK, percept=percept, judged=False).tensor
             )
-        kind, _, level = name.rpartition(" ")
+        kind = name.rpartition(" ")[0]
         if kind not in KINDS:
             yield Line(case.photo, case.seed, name, _values(pictures[percept], case.clean))
             continue
-        least = pictures[told[degree(kind, 0)]] if level != "0" else pictures[percept]
-        moved = float((pictures[percept] - least).abs().mean() * 255)
+        moved = float((pictures[percept] - pictures[told[degree(kind, 0)]]).abs().mean() * 255)
         energy = float(cards.measure(cards.find(ENERGY), pictures[percept], None))
         yield Line(case.photo, case.seed, name, {ENERGY: energy, MOVED: moved})
 
@@ -172,12 +167,13 @@ def _rounded(picture: Image) -> Image:
 
 
 def _values(picture: Image, clean: Image) -> dict[str, float]:
-    with torch.inference_mode():
-        measured = {
-            name: float(cards.measure(card, picture, clean if card.needs_reference else None))
-            for name, card in ((name, cards.find(name)) for name in METRICS if name != JUDGE)
-        }
-        return {**measured, JUDGE: float(judge(picture).score)}
+    values = {}
+    for measure in find_measures(METRICS):
+        value, note = measure.take(picture, clean)
+        if value is None:
+            raise PhotoError(note)
+        values[measure.family] = value
+    return values
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -218,7 +214,7 @@ def _tables(lines: Sequence[Line]) -> Iterator[str]:
 
 def _verdict(better: Sequence[Line], beside: Sequence[Line], metric: str) -> str:
     """Return the mean difference over photos with its interval, and whether it tells anything."""
-    sign = -1 if metric in LOWER_IS_BETTER else 1
+    sign = 1 if find_measures([metric])[0].higher_is_better else -1
     apart: dict[str, list[float]] = defaultdict(list)
     for ours, theirs in zip(better, beside, strict=True):
         apart[ours.photo].append(sign * (ours.values[metric] - theirs.values[metric]))
