@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -21,6 +21,7 @@ from clareo.errors import CheckpointError, MissingExtraError, UnknownNameError
 from clareo.toml import read_packaged_toml
 
 Network = TypeVar("Network", bound=nn.Module)
+Loaded = TypeVar("Loaded")
 PICKLES = frozenset({".pt", ".pth", ".ckpt", ".bin", ".pkl"})
 
 
@@ -119,6 +120,20 @@ def load_run(place: Path, system: str = "") -> Checkpoint:
         msg = f"{checkpoint.path}: holds a network of {trained!r}, not of {system!r}"
         raise CheckpointError(msg)
     return checkpoint
+
+
+def load_preset(
+    system: str, preset: str, trained: Callable[[Checkpoint], Loaded], base: Callable[[Path], Loaded]
+) -> Loaded:
+    """Load a system: the embedded model, a training run, or a folder in diffusers' layout to start from (``base``)."""
+    if preset == "nano":
+        return trained(load_embedded(f"{system}-nano", system))
+    if preset == "paper":
+        recipe = f"recipes/{system}-paper.toml"
+        msg = f"the paper's weights were never published; train with {recipe} and give the run's folder"
+        raise CheckpointError(msg)
+    place = find(preset)
+    return base(place) if (place / "unet").is_dir() else trained(load_run(place, system))
 
 
 def file_hash(path: Path) -> str:

@@ -43,11 +43,12 @@ words alone.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from clareo.backbones.wording import EXPERTS, NEGATIVE, QUALITY
-from clareo.checkpoints import Checkpoint, fill, find, load_embedded, load_run, ready
-from clareo.errors import CheckpointError
+from clareo.checkpoints import Checkpoint, fill, load_preset, ready
 from clareo.system import System
 from clareo.systems.dalpsr.learning import Damage, draw_example, lessons, training
 from clareo.systems.dalpsr.model import (
@@ -79,23 +80,16 @@ __all__ = [
 ]
 
 
-NAME = "dalpsr-nano"  # in the manifest
-
-
 def load(preset: str = "nano", **options: Any) -> System:  # noqa: ANN401 - of the settings
     """Load the embedded model, a training run, or a Stable Diffusion 2.1-base folder to start from.
 
     ``options`` are those of `NanoSettings` or `PaperSettings`, in place of what the checkpoint says.
     """
-    if preset == "nano":
-        return load_trained(load_embedded(NAME, "dalpsr"), **options)
-    if preset == "paper":
-        msg = "the paper's weights were never published; train with recipes/dalpsr-paper.toml and give the run's folder"
-        raise CheckpointError(msg)
-    place = find(preset)
-    if (place / "unet").is_dir():
+
+    def base(place: Path) -> System:
         return build_paper(PaperSettings(**{"base": str(place), **options}))[0]
-    return load_trained(load_run(place, "dalpsr"), **options)
+
+    return load_preset("dalpsr", preset, partial(load_trained, **options), base)
 
 
 def load_trained(checkpoint: Checkpoint, **options: Any) -> System:  # noqa: ANN401 - of the settings

@@ -54,10 +54,11 @@ wrong with a photo is seen, not heard: a restoration prompt does not reach MRIR.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from clareo.checkpoints import Checkpoint, fill, find, load_embedded, load_run, ready
-from clareo.errors import CheckpointError
+from clareo.checkpoints import Checkpoint, fill, load_preset, ready
 from clareo.system import System
 from clareo.systems.mrir.learning import Damage, draw_example, lessons, training
 from clareo.systems.mrir.model import build_paper, compose_paper
@@ -79,23 +80,17 @@ __all__ = [
     "training",
 ]
 
-NAME = "mrir-nano"  # in the manifest
-
 
 def load(preset: str = "nano", **options: Any) -> System:  # noqa: ANN401 - of the settings
     """Load the embedded model, a training run, or a Stable Diffusion 1.5 folder to start from.
 
     ``options`` are those of `NanoSettings` or `PaperSettings`, in place of what the checkpoint says.
     """
-    if preset == "nano":
-        return load_trained(load_embedded(NAME, "mrir"), **options)
-    if preset == "paper":
-        msg = "the paper's weights were never published; train with recipes/mrir-paper.toml and give the run's folder"
-        raise CheckpointError(msg)
-    place = find(preset)
-    if (place / "unet").is_dir():
+
+    def base(place: Path) -> System:
         return build_paper(PaperSettings.from_json({"base": str(place), **options}))[0]
-    return load_trained(load_run(place, "mrir"), **options)
+
+    return load_preset("mrir", preset, partial(load_trained, **options), base)
 
 
 def load_trained(checkpoint: Checkpoint, **options: Any) -> System:  # noqa: ANN401 - of the settings

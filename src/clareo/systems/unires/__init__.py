@@ -26,9 +26,9 @@ Differs from the paper (nano preset):
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
-from clareo.checkpoints import Checkpoint, fill, find, load_packaged, load_run, ready
-from clareo.errors import CheckpointError
+from clareo.checkpoints import Checkpoint, fill, load_preset, ready
 from clareo.system import System
 from clareo.systems.unires.learning import TaskMix, draw_example, lessons, training
 from clareo.systems.unires.model import (
@@ -63,15 +63,11 @@ __all__ = [
 
 def load(preset: str = "nano") -> System:
     """Load the embedded model, a training run, or a Stable Diffusion folder to start from."""
-    if preset == "nano":
-        return load_trained(load_packaged("unires-nano"))
-    if preset == "paper":
-        msg = "the paper's weights were never published; train with recipes/unires-paper.toml and give the run's folder"
-        raise CheckpointError(msg)
-    place = find(preset)
-    if (place / "unet").is_dir():
+
+    def base(place: Path) -> System:
         return build_paper(PaperSettings(base=str(place)))[0]
-    return load_trained(load_run(place))
+
+    return load_preset("unires", preset, load_trained, base)
 
 
 def load_trained(checkpoint: Checkpoint) -> System:
