@@ -11,7 +11,6 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import clareo
@@ -196,75 +195,12 @@ def _train(parsed: argparse.Namespace) -> int:
     return 0
 
 
-ON_CLEAN_PHOTOS = ("degradations", "judge", "planning", "prompts", "trust", "words")  # what `bench` does with a folder
-
-
 def _bench(parsed: argparse.Namespace) -> int:
-    from clareo import bench  # noqa: PLC0415
+    from clareo.bench.command import bench  # noqa: PLC0415
 
-    if parsed.build is not None:
-        print(bench.build(*bench.name_and_folder(parsed.build), parsed.out))
-        return 0
-    if parsed.speed:
-        print(bench.speed(clareo.load_system(*bench.only_system(parsed.system, parsed.preset))))
-        return 0
-    folder = bench.only_folder(parsed.data)
-    if folder is None and not any(getattr(parsed, name) for name in ON_CLEAN_PHOTOS):
-        return _bench_sets(parsed)
-    if folder is None:
-        *names, last = (f"--{name}" for name in ON_CLEAN_PHOTOS)
-        msg = f"{', '.join(names)} and {last} take a folder of clean photos, without a name"
-        raise UsageError(msg)
-    print(_of_clean_photos(parsed, folder))
-    return 0
-
-
-def _of_clean_photos(parsed: argparse.Namespace, folder: Path) -> str:
-    """Measure on photos that are damaged on purpose; return the tables."""
-    from clareo import bench  # noqa: PLC0415
-
-    if parsed.judge or parsed.prompts:
-        asked = (folder, parsed.out, parsed.limit or 2000)
-        return bench.judging(*asked) if parsed.judge else bench.prompts(*asked, parsed.preset)
-    if parsed.degradations:
-        return bench.degradations(folder)
-    _refuse_options_of_sets(parsed, folder)
-    system = clareo.load_system(*bench.only_system(parsed.system, parsed.preset))
-    if parsed.trust:
-        return bench.forgeries(system, folder, parsed.out, parsed.limit)
-    if parsed.planning:
-        return bench.planning(system, folder, parsed.out, parsed.limit, parsed.lessons)
-    if parsed.words:
-        return bench.words(system, folder, parsed.out, parsed.limit)
-    return bench.quality(system, folder, parsed.out, tuple(parsed.steps or (1, 4)), parsed.limit)
-
-
-def _refuse_options_of_sets(parsed: argparse.Namespace, folder: Path) -> None:
-    given = {"metric": bool(parsed.metric), "keep": parsed.keep, "device": parsed.device != "auto"}
-    given |= {option: getattr(parsed, option) is not None for option in ("weights", "upscale", "published")}
-    clash = [f"--{option}" for option, there in given.items() if there]
-    if clash:
-        msg = f"{', '.join(clash)}: for benchmark sets; name the set: --data NAME={folder}"
-        raise UsageError(msg)
-
-
-def _bench_sets(parsed: argparse.Namespace) -> int:
-    from clareo import bench, planning  # noqa: PLC0415
-
-    weights = planning.AUTO if parsed.weights is None else planning.parse_weights(parsed.weights)
-    request = bench.Request(
-        parsed.system or ["unires"],
-        bench.load_named(parsed.data, parsed.upscale, parsed.limit),
-        parsed.out,
-        metrics=parsed.metric,
-        preset=parsed.preset,
-        settings=[bench.Settings(steps, weights, parsed.device) for steps in parsed.steps or (None,)],
-        keep=parsed.keep,
-        published=parsed.published,
-    )
-    tables, failed = bench.compare(request)
+    tables, failed = bench(parsed)
     print(tables, end="")
-    return 1 if failed else 0
+    return int(failed)
 
 
 def _models(parsed: argparse.Namespace) -> int:

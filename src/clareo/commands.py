@@ -133,6 +133,8 @@ def add_bench(commands: Any) -> argparse.ArgumentParser:  # noqa: ANN401
     bench.add_argument("--judge", action="store_true", help="examine the judge on photos damaged on purpose")
     bench.add_argument("--prompts", action="store_true", help="measure how well prompts are read off photos (IRPAD)")
     bench.add_argument("--words", action="store_true", help="measure what words do to the picture of a system")
+    bench.add_argument("--study", type=Path, help="train the runs of a study (studies/*.toml), and compare them")
+    bench.add_argument("--photos", type=Path, help="for --study: a folder of photos to train on")
     bench.add_argument("-o", "--out", type=Path, default=Path("bench"), help="folder for the CSV and the tables")
     return bench
 

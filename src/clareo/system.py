@@ -123,6 +123,15 @@ class Training:
     settle: Settle | None = None  # settings that only the trained network can tell, such as thresholds
 
 
+@dataclass(frozen=True)
+class Probe:
+    """What a study may ask a method about its own parts; a system's file lists its probes as ``PROBES``."""
+
+    name: str
+    higher_is_better: bool
+    take: Callable[[System, Image, Image], float | None]  # of the canvas and the clean photo; None: not built
+
+
 class SystemModule(Protocol):
     """What a file in `clareo.systems` offers."""
 

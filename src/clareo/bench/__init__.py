@@ -13,6 +13,7 @@ from clareo.bench.planning import planning
 from clareo.bench.prompts import prompts
 from clareo.bench.speed import speed
 from clareo.bench.steering import words
+from clareo.bench.studies import study
 
 __all__ = [
     "Dataset",
@@ -33,5 +34,6 @@ __all__ = [
     "prompts",
     "quality",
     "speed",
+    "study",
     "words",
 ]

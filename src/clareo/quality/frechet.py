@@ -26,7 +26,7 @@ LEAST = 2  # pieces, of which a spread can be told
 def frechet_judge(restored: Iterable[Image], reference: Iterable[Image], network: Judge | None = None) -> float:
     """Return the distance between two crowds of photos (1, 3, H, W), in [0, 1]; they need not be pairs."""
     network = network or load_judge()
-    first, second = (_seen(network, photos) for photos in (restored, reference))
+    first, second = (pieces_seen(network, photos) for photos in (restored, reference))
     return float(distance(first, second))
 
 
@@ -57,7 +57,8 @@ def _root(matrix: torch.Tensor) -> torch.Tensor:
     return root
 
 
-def _seen(network: Judge, photos: Iterable[Image]) -> torch.Tensor:
+@torch.inference_mode()
+def pieces_seen(network: Judge, photos: Iterable[Image]) -> torch.Tensor:
     """Return what the judge sees of every whole piece of every photo, (pieces, D)."""
     found = [network.see(piece) for photo in photos for piece in _pieces(photo)]
     return torch.cat(found) if found else torch.zeros(0, network.settings.width)

@@ -88,8 +88,8 @@ class Recipe:
         return asdict(self)
 
 
-def read_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recipe:
-    """Read a recipe file; ``overrides`` are dotted keys with TOML values (``optimiser.rate=1e-4``)."""
+def read_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Read a recipe file; ``overrides`` are dotted keys with values, or with TOML of them (``optimiser.rate=1e-4``)."""
     plain = read_recipe_toml(path)
     for key, value in (overrides or {}).items():
         _override(plain, key, value)
@@ -113,9 +113,9 @@ def parse_recipe(plain: Mapping[str, Any]) -> Recipe:
     return Recipe(stages=stages, optimiser=Optimiser(**optimiser), pairs=pairs, **known)
 
 
-def _override(plain: dict[str, Any], key: str, value: str) -> None:
+def _override(plain: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401 - whatever was written
     *path, last = key.split(".")
     place: Any = plain
     for part in path:
         place = place[int(part)] if isinstance(place, list) else place.setdefault(part, {})
-    place[last] = parse_value(value)
+    place[last] = parse_value(value) if isinstance(value, str) else value

@@ -63,9 +63,11 @@ from clareo.system import System
 from clareo.systems.mrir.learning import Damage, draw_example, lessons, training
 from clareo.systems.mrir.model import build_paper, compose_paper
 from clareo.systems.mrir.nano import build_nano, compose_nano
+from clareo.systems.mrir.probes import PROBES
 from clareo.systems.mrir.settings import WITHOUT_DAMAGE, NanoSettings, PaperSettings
 
 __all__ = [
+    "PROBES",
     "WITHOUT_DAMAGE",
     "Damage",
     "NanoSettings",
