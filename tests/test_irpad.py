@@ -21,8 +21,9 @@ from clareo.checkpoints import load_checkpoint
 from clareo.errors import CheckpointError, PhotoError, RecipeError, UsageError
 from clareo.latents import enlarge, fit
 from clareo.perceive.prompts import KINDS, levels_of
-from clareo.perceive.reader import NanoReader, ReaderSettings, build_reader, load_reader, load_reader_nano
+from clareo.perceive.reader import NanoReader, ReaderSettings, build_reader, load_reader, load_reader_nano, repeated
 from clareo.perceive.scale import own_scale
+from clareo.perceive.sources import find_vision
 from clareo.perceive.vision import SMALLEST, EncoderSettings
 from clareo.train import irpad
 from clareo.train.irpad import Examination, PromptMix, agreement, draw_example
@@ -322,3 +323,36 @@ def test_the_bench_says_what_it_cannot_measure(tmp_path: Path) -> None:
     PIL.Image.fromarray(data.astronaut()[:200, :200]).save(small / "0.png")
     with pytest.raises(PhotoError, match="no photo of 256 px"):
         next(bench_ask(NanoReader(TINY), small, 1))
+
+
+# --- as eyes of others -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("extents", [(64, 64), (96, 200), (256, 320)])
+def test_eyes_see_the_middle_at_its_own_scale(extents: tuple[int, int]) -> None:
+    """Larger photos are cut and smaller ones repeated, both on the grid of a codec; enlargements are undone first."""
+    photo = torch.rand(1, 3, *extents, generator=torch.Generator().manual_seed(0))
+    seen = repeated(photo, 128)
+    assert seen.shape == (1, 3, 128, 128)
+    assert extents != (64, 64) or torch.equal(seen, photo.repeat(1, 1, 2, 2))
+    if min(extents) > 128:
+        top, left = ((extent - 128) // 2 // 8 * 8 for extent in extents)
+        assert torch.equal(seen, photo[..., top : top + 128, left : left + 128])
+
+
+def test_eyes_tell_a_noisy_photo_from_a_clean_one(shared_photos: torch.Tensor) -> None:
+    eyes = find_vision("irpad")
+    assert len(eyes.sha256) == 64
+    clean = shared_photos[:6]
+    noisy = (clean + 0.1 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
+    with torch.no_grad():
+        still, loud = (eyes.tokens(eyes.squared(photos)) for photos in (clean, noisy))
+    assert still.shape == (6, 76, eyes.width)
+    assert bool((loud.std((1, 2)) > still.std((1, 2))).all())
+    assert not any(parameter.requires_grad for parameter in eyes.parameters())
+
+
+def test_eyes_stay_where_the_system_is_and_the_reader_where_it_was() -> None:
+    eyes = find_vision("irpad").double()
+    assert next(eyes.parameters()).dtype == torch.float64
+    assert next(load_reader_nano().parameters()).dtype == torch.float32

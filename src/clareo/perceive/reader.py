@@ -9,6 +9,7 @@ thrown away. The words of the twelve prompts are embedded by a vocabulary of the
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -19,12 +20,12 @@ from torch import nn
 
 from clareo.backbones.readers import Grid, Spectrum
 from clareo.backbones.text import TextEncoder, vocabulary
-from clareo.checkpoints import Checkpoint, fill, find, load_packaged, load_run, packaged, ready
+from clareo.checkpoints import Checkpoint, entry_of, fill, find, load_packaged, load_run, packaged, ready
 from clareo.colour import luma
 from clareo.errors import CheckpointError, UsageError
 from clareo.perceive.prompts import Irpad, IrpadSettings, chosen, interval_prompts
 from clareo.perceive.scale import own_scale
-from clareo.perceive.vision import SMALLEST, EncoderSettings, SmallEncoder, windows
+from clareo.perceive.vision import BLOCK, SMALLEST, EncoderSettings, SmallEncoder, windows
 from clareo.toml import with_tuples
 from clareo.types import Image
 
@@ -92,17 +93,51 @@ class NanoReader(nn.Module):
         """Return the logits (B, 3, 4) of photos that may have been enlarged."""
         return torch.cat([self(own_scale(each[None])) for each in photo])
 
-    def _look(self, window: Image) -> torch.Tensor:
-        tokens = self.encoder(window)  # refuses what is too small
+    def tokens(self, window: Image) -> torch.Tensor:
+        """(B, 3, H, W), 64 px a side at least -> what is seen and read off it, (B, N, width of the encoder)."""
+        seen = self.encoder(window)  # refuses what is too small
         y = luma(window)
-        signs = [reader(y).view(len(y), self.settings.signs, -1) for reader in self.signs]
-        logits: torch.Tensor = self.decoder(torch.cat([tokens, *signs], 1), self._embedded())
+        return torch.cat([seen, *(reader(y).view(len(y), self.settings.signs, -1) for reader in self.signs)], 1)
+
+    def _look(self, window: Image) -> torch.Tensor:
+        logits: torch.Tensor = self.decoder(self.tokens(window), self._embedded())
         return logits
 
     def _embedded(self) -> torch.Tensor:
         """Return the twelve prompts, each the mean of its words: (12, E)."""
         encoded: torch.Tensor = self.words(list(interval_prompts()))
         return encoded.mean(1)
+
+
+class ReaderVision(nn.Module):
+    """What a reader sees of a photo, in place of CLIP's tower: tokens (B, 76, 128) of its middle, at its own scale."""
+
+    def __init__(self, reader: NanoReader, sha256: str = "") -> None:
+        super().__init__()
+        self.sha256 = sha256  # of the reader's file: tokens of another one mean something else
+        self.reader = copy.deepcopy(reader)  # it moves with a system, the reader stays where it is
+
+    @property
+    def width(self) -> int:
+        """Numbers in a token."""
+        return self.reader.encoder.width
+
+    def squared(self, photo: Image) -> torch.Tensor:
+        """(B, 3, H, W), as it was taken or enlarged -> (B, 3, 128, 128), pixel for pixel; small photos repeat."""
+        side = self.reader.settings.encoder.window
+        return torch.cat([repeated(own_scale(each[None].float()), side) for each in photo])
+
+    def tokens(self, square: torch.Tensor) -> torch.Tensor:
+        """Return what the reader says of what `squared` made."""
+        return self.reader.tokens(square)
+
+
+def repeated(photo: Image, side: int) -> Image:
+    """Cut the middle out of a photo, on the grid of a codec; a photo that is smaller is laid out like tiles."""
+    times = [-(-side // extent) for extent in photo.shape[-2:]]
+    large = photo.repeat(1, 1, *times)
+    top, left = ((extent - side) // 2 // BLOCK * BLOCK for extent in large.shape[-2:])
+    return large[..., top : top + side, left : left + side]
 
 
 # --- in use ----------------------------------------------------------------------------------------------------------
@@ -122,6 +157,14 @@ def load_reader(preset: str = "nano") -> NanoReader:
     if preset == "nano":
         return load_reader_nano()
     return build_reader(load_run(find(preset)))
+
+
+def load_vision(preset: str = "nano") -> ReaderVision:
+    """Load what the packaged reader sees, or that of a training run."""
+    if preset == "nano":
+        return ready(ReaderVision(load_reader_nano(), entry_of(NAME).sha256))
+    checkpoint = load_run(find(preset))
+    return ready(ReaderVision(build_reader(checkpoint), checkpoint.sha256))
 
 
 def build_reader(checkpoint: Checkpoint) -> NanoReader:

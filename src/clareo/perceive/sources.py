@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 from clareo.devices import choose_device
 from clareo.errors import UnknownNameError
+from clareo.perceive import reader, tagger
 from clareo.perceive.captions import (
     Ask,
     Captioner,
@@ -19,7 +20,8 @@ from clareo.perceive.captions import (
     load_llava,
     no_caption,
 )
-from clareo.perceive.tagger import TaggerVision, load_tagger, load_vision
+from clareo.perceive.reader import ReaderVision
+from clareo.perceive.tagger import TaggerVision, load_tagger
 from clareo.perceive.tags import FileTags, Tagger, load_ram, no_tags
 from clareo.perceive.templates import caption_by_formula, caption_by_template
 from clareo.types import Image, Percept
@@ -67,8 +69,8 @@ def find_captioner(name: str, ask: Ask = instruction) -> Captioner:
     return named(name, "captioner", captioners(ask))
 
 
-def find_vision(name: str) -> TaggerVision:
-    """Find the encoder of a compact tagger by the tagger's name."""
+def find_vision(name: str) -> TaggerVision | ReaderVision:
+    """Find who looks by name, as `VISIONS` lists them: a tagger sees content, a reader of degradations damage."""
     return named(name, "vision", VISIONS)
 
 
@@ -101,8 +103,9 @@ TAGGERS: Mapping[str, Source[Tagger]] = {
     "ram": Source(_ram),
 }
 
-VISIONS: Mapping[str, Source[TaggerVision]] = {
-    "nano": Source(lambda place: load_vision(place or "nano"), ("", ":PATH")),
+VISIONS: Mapping[str, Source[TaggerVision | ReaderVision]] = {
+    "nano": Source(lambda place: tagger.load_vision(place or "nano"), ("", ":PATH")),
+    "irpad": Source(lambda place: reader.load_vision(place or "nano"), ("", ":PATH")),
 }
 
 
