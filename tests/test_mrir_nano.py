@@ -142,12 +142,29 @@ def test_the_eyes_of_another_tagger_are_refused(build: Make, learn: Make) -> Non
     settings = learn().settings
     assert len(settings["vision_sha256"]) == 64
     build(vision_sha256=settings["vision_sha256"])
-    with pytest.raises(CheckpointError, match="trained on another tagger"):
+    with pytest.raises(CheckpointError, match="trained on another vision"):
         build(vision_sha256="0" * 64)
     build(vision_sha256="0" * 64, attend_image=False)  # nobody sees
 
 
 # --- the doors -------------------------------------------------------------------------------------------------------
+
+
+def test_eyes_that_see_the_damage_are_known_by_their_file(build: Make, learn: Make, photo: torch.Tensor) -> None:
+    made = learn(vision="irpad")
+    assert made.settings["vision_sha256"] == packaged()["irpad-nano"].sha256
+    assert made.loss(batch_of(photo), torch.Generator().manual_seed(0))["l1"] > 0
+    system = build(vision="irpad", vision_sha256=made.settings["vision_sha256"])
+    with torch.no_grad():
+        sharp, noisy = (
+            system.condition(image, Percept())["prompted"].image
+            for image in (photo, (photo + 0.1 * torch.randn(photo.shape)).clamp(0, 1))
+        )
+    assert sharp is not None and noisy is not None
+    assert sharp.shape == (1, 76, 16)
+    assert not torch.allclose(sharp, noisy, atol=1e-3)
+    with pytest.raises(CheckpointError, match="another vision"):
+        build(vision="nano", vision_sha256=made.settings["vision_sha256"])
 
 
 def test_every_door_is_heard(build: Make, photo: torch.Tensor) -> None:

@@ -34,7 +34,7 @@ def build_nano(settings: NanoSettings) -> tuple[System, nn.ModuleDict, Doors]:
     describer = Describer(find_tagger(settings.tags), find_captioner(settings.captions))
     vision = find_vision(settings.vision) if settings.attend_image else None
     if vision is not None:
-        check_same("tagger", settings.vision_sha256, vision.sha256)
+        check_same(f"vision ({settings.vision})", settings.vision_sha256, vision.sha256)
     return compose_nano(load_prior(settings.prior), vision, describer, settings)
 
 
