@@ -54,3 +54,20 @@ def _over_sizes(
 def _spectrum(image: torch.Tensor) -> torch.Tensor:
     """Unnormalised 2-D Fourier transform of a real image, real and imaginary parts side by side."""
     return torch.view_as_real(torch.fft.rfft2(image.float()))
+
+
+def alignment(found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Return L_REPA = -E cos(found, wanted) over tokens (B, N, D): InstanceRSR's, after REPA; in fp32, -1 at best."""
+    return -F.cosine_similarity(found.float(), wanted.float(), dim=-1).mean()
+
+
+def instance_scale(tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return L_IS = E (|f| / sqrt(D) - s)^2 over tokens (B, N, D) that have a target (B, N), others being NaN; in fp32.
+
+    The root of D makes 1 the size of a token of unit variance. Where no token has a target the loss is 0, and so are
+    its gradients.
+    """
+    known = torch.isfinite(targets)
+    rows = tokens.float()[known]  # no other token is part of the graph: the norm of a zero would have no gradient
+    sizes = (rows.square().mean(-1) + 1e-12).sqrt()
+    return (sizes - targets[known].float()).square().sum() / known.sum().clamp_min(1)

@@ -8,7 +8,12 @@ from types import ModuleType
 from clareo.errors import UnknownNameError
 from clareo.system import list_systems, system_module
 
-OTHERS = {"irpad": "clareo.train.irpad", "judge": "clareo.train.judge", "tagger": "clareo.train.tagger"}
+OTHERS = {
+    "irpad": "clareo.train.irpad",
+    "judge": "clareo.train.judge",
+    "tagger": "clareo.train.tagger",
+    "teacher": "clareo.train.teacher",
+}
 
 
 def learner(name: str) -> ModuleType:
