@@ -2,7 +2,7 @@
 
 >>> import clareo
 >>> clareo.list_systems()
-['dalpsr', 'mrir', 'unires']
+['dalpsr', 'instancersr', 'mrir', 'unires']
 """
 
 from __future__ import annotations

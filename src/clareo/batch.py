@@ -40,7 +40,11 @@ class Job:
     @property
     def trust_map(self) -> Path:
         """Return where the map of what was kept goes: NAME.trust.png."""
-        return self.sidecar.with_name(self.sidecar.name.removesuffix(".clareo.json") + ".trust.png")
+        return self.beside("trust")
+
+    def beside(self, name: str) -> Path:
+        """Return where a picture that is no photo goes: NAME.``name``.png."""
+        return self.sidecar.with_name(f"{self.sidecar.name.removesuffix('.clareo.json')}.{name}.png")
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class Outcome:
     restoration: Restoration | None = None
     error: str = ""
     skipped: bool = False  # finished by an earlier run
+    byproducts: Mapping[str, Path] = field(default_factory=dict)  # that were written, by name
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that ``--json`` prints."""
@@ -70,6 +75,7 @@ class Outcome:
             "before": _assessed(done.before),
             "after": None if done.after is None else {"score": done.after.score},
             "trust": None if done.trust is None else {"score": round(done.trust, 3)},
+            **({"byproducts": {k: str(path) for k, path in self.byproducts.items()}} if self.byproducts else {}),
         }
 
 
@@ -145,11 +151,12 @@ def run(
     overwrite: bool = False,
     resume: bool = False,
     keep_going: bool = True,
+    byproducts: bool = False,
 ) -> Iterator[Outcome]:
-    """Do the jobs in order, and yield what became of each."""
+    """Do the jobs in order, and yield what became of each; write what systems see beside photos where asked to."""
     for job in jobs:
         try:
-            yield _one(job, system, overwrite=overwrite, resume=resume)
+            yield _one(job, system, overwrite=overwrite, resume=resume, byproducts=byproducts)
         except UsageError:
             raise  # the same for every photo
         except ClareoError as error:
@@ -169,7 +176,7 @@ def _named(reason: str, source: Path, *others: Path) -> str:
     return reason if named else f"{source}: {reason}"
 
 
-def _one(job: Job, system: System, *, overwrite: bool, resume: bool) -> Outcome:
+def _one(job: Job, system: System, *, overwrite: bool, resume: bool, byproducts: bool) -> Outcome:
     if resume and not overwrite and job.target.exists() and _finished(job, system):
         return Outcome(job, skipped=True)
     _refuse_to_replace(job.target, overwrite=overwrite or resume)
@@ -183,8 +190,11 @@ def _one(job: Job, system: System, *, overwrite: bool, resume: bool) -> Outcome:
     if done.kept is not None and done.trust is not None:
         with atomic(job.trust_map) as partial:
             draw_map(Trust(done.trust, done.kept), done.tensor).save(partial, "PNG")
+    shown = {name: job.beside(name) for name in done.byproducts} if byproducts else {}
+    for name, path in shown.items():
+        write_photo(done.byproducts[name], Photo(done.byproducts[name]), path)
     _write_sidecar(job, system, done)
-    return Outcome(job, done)
+    return Outcome(job, done, byproducts=shown)
 
 
 def _write_sidecar(job: Job, system: System, done: Restoration) -> None:

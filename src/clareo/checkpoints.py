@@ -123,9 +123,16 @@ def load_run(place: Path, system: str = "") -> Checkpoint:
 
 
 def load_preset(
-    system: str, preset: str, trained: Callable[[Checkpoint], Loaded], base: Callable[[Path], Loaded]
+    system: str,
+    preset: str,
+    trained: Callable[[Checkpoint], Loaded],
+    base: Callable[[Path], Loaded],
+    network: str = "unet",
 ) -> Loaded:
-    """Load a system: the embedded model, a training run, or a folder in diffusers' layout to start from (``base``)."""
+    """Load a system: the embedded model, a training run, or a folder in diffusers' layout to start from (``base``).
+
+    Such a folder is known by the one that its ``network`` lies in.
+    """
     if preset == "nano":
         return trained(load_embedded(f"{system}-nano", system))
     if preset == "paper":
@@ -133,7 +140,7 @@ def load_preset(
         msg = f"the paper's weights were never published; train with {recipe} and give the run's folder"
         raise CheckpointError(msg)
     place = find(preset)
-    return base(place) if (place / "unet").is_dir() else trained(load_run(place, system))
+    return base(place) if (place / network).is_dir() else trained(load_run(place, system))
 
 
 def file_hash(path: Path) -> str:

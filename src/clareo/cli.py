@@ -83,7 +83,8 @@ def _restore(parsed: argparse.Namespace) -> int:
         raise UsageError(msg)
     _tell_unheard(system, parsed.caption, parsed.prompt, sidecar.percept)
     outcomes = []
-    work = batch.run(jobs, system, overwrite=parsed.overwrite, resume=parsed.resume, keep_going=parsed.keep_going)
+    ways = ("overwrite", "resume", "keep_going", "byproducts")
+    work = batch.run(jobs, system, **{name: told[name] for name in ways})
     failed = False
     for number, outcome in enumerate(work, start=1):
         failed |= bool(outcome.error)

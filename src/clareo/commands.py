@@ -43,6 +43,9 @@ def add_restore(commands: Any) -> argparse.ArgumentParser:  # noqa: ANN401 - arg
     restore.add_argument(
         "--trust-map", action="store_true", help="draw what was kept and what was made up (NAME.trust.png)"
     )
+    restore.add_argument(
+        "--byproducts", action="store_true", help="write what the system sees beside the photo, like NAME.map.png"
+    )
     restore.add_argument("--json", action="store_true", help="print one JSON object a photo")
     return restore
 

@@ -97,6 +97,49 @@ class VAE:
         return pixels
 
 
+@dataclass(frozen=True)
+class JointLatent:
+    """A photo and a map of it side by side: the channels of one codec twice, z = [z_x ; z_m].
+
+    Of a photo alone nobody knows the map yet: its half holds ``blank``.
+    """
+
+    codec: Codec
+    blank: float = 0.0  # what a latent of nothing holds: 0, or the grey of a codec that leaves pixels as they are
+
+    @property
+    def linear(self) -> bool:
+        """As that of the codec."""
+        return self.codec.linear
+
+    @property
+    def factor(self) -> int:
+        """As that of the codec."""
+        return self.codec.factor
+
+    @property
+    def channels(self) -> int:
+        """Twice the codec's."""
+        return 2 * self.codec.channels
+
+    def encode(self, image: Image) -> Latent:
+        """Encode a photo whose map is not known."""
+        latent = self.codec.encode(image)
+        return torch.cat([latent, torch.full_like(latent, self.blank)], dim=1)
+
+    def encode_both(self, image: Image, drawn: Image) -> Latent:
+        """Encode a photo and its map, (B, 3, H, W) twice."""
+        return torch.cat([self.codec.encode(image), self.codec.encode(drawn)], dim=1)
+
+    def decode(self, latent: Latent) -> Image:
+        """Decode the photo."""
+        return self.codec.decode(latent.chunk(2, dim=1)[0])
+
+    def decode_map(self, latent: Latent) -> Image:
+        """Decode the map."""
+        return self.codec.decode(latent.chunk(2, dim=1)[1])
+
+
 def enlarge(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Bring (3, H, W) or (B, 3, H, W) to a larger size by bicubic interpolation; the one way that clareo enlarges."""
     if tuple(image.shape[-2:]) == size:

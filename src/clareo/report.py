@@ -12,7 +12,7 @@ import PIL.Image
 import PIL.ImageOps
 
 from clareo.batch import Outcome
-from clareo.io import atomic
+from clareo.io import Photo, atomic, to_picture
 from clareo.types import Restoration
 
 WIDTH = 480  # pixels of a thumbnail
@@ -39,6 +39,7 @@ PAGE = """<!doctype html>
  .bars b {{ position: absolute; inset: 0 auto; border-radius: 2px; background: #27c; }}
  .bars .less {{ background: #c33; }} .bars .wrong {{ background: #c80; }}
  .bars span {{ text-align: right; font-variant-numeric: tabular-nums; }}
+ .beside {{ max-width: 50%; border-radius: 4px; }}
  .failed {{ border-left: 4px solid #c33; padding-left: .8rem; }}
 </style></head><body>
 <h1>clareo report</h1><p>{summary}</p><main>
@@ -52,7 +53,8 @@ PAGE = """<!doctype html>
 
 FIGURE = """<figure><div class="pair"><img alt="before: {name}" src="{before}"><img class="after" alt="after: {name}" \
 src="{after}"></div><input type="range" value="50" aria-label="before and after"><figcaption><b>{name}</b> \
-{size}<br>{verdict}{percept}{bars}<small>{plan}</small></figcaption></figure>"""
+{size}<br>{verdict}{percept}{bars}{beside}<small>{plan}</small></figcaption></figure>"""
+BESIDE = '<small>{what}:</small><br><img class="beside" alt="{what}: {name}" src="{picture}"><br>'
 BAR = '<div>{name}<i><b class="{kind}" style="left:{left:.1f}%;width:{width:.1f}%"></b></i><span>{value}</span></div>'
 LOW, HIGH = -0.2, 1.2  # the ends of a bar of weights
 SLIGHT = 0.05  # degrees below this are not drawn
@@ -83,7 +85,7 @@ def _figure(outcome: Outcome) -> str:
         )
     size, pictures = f"{done.image.width} x {done.image.height}", {"before": before, "after": done.image}
     embedded = {side: _embedded(picture) for side, picture in pictures.items()}
-    told = {"verdict": _verdict(done), "percept": _percept(done), "bars": _bars(done)}
+    told = {"verdict": _verdict(done), "percept": _percept(done), "bars": _bars(done), "beside": _beside(done, name)}
     return FIGURE.format(name=name, size=size, plan=plan, **told, **embedded)
 
 
@@ -99,6 +101,12 @@ def _percept(done: Restoration) -> str:
     """Say what was perceived, or put into words by the caller."""
     texts = {"tags": ", ".join(done.percept.tags), "caption": done.percept.caption, "to do": done.percept.prompt}
     return "".join(f"<small>{title}: {html.escape(text)}</small><br>" for title, text in texts.items() if text)
+
+
+def _beside(done: Restoration, name: str) -> str:
+    """Show what the system sees beside the photo."""
+    pictures = {what: to_picture(image, Photo(image)) for what, image in done.byproducts.items()}
+    return "".join(BESIDE.format(what=what, name=name, picture=_embedded(p)) for what, p in pictures.items())
 
 
 def _bars(done: Restoration) -> str:

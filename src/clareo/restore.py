@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from clareo.quality.report import assess_image, can_be_assessed
 from clareo.system import System, load_system
 from clareo.trust import Trust, disagreement, measure_trust
 from clareo.types import KEEP, Assessment, Image, Percept, Plan, Restoration
-from clareo.walk import draws_noise, walk
+from clareo.walk import draws_noise, shown_beside, walk
 
 ANOTHER = 1_000_003  # how far the seed lies away that a trust map compares with
 
@@ -112,6 +112,7 @@ def restore(  # noqa: PLR0913 - keyword-only, one per thing a user may decide
         after,
         None if trust is None else trust.score,
         trust.kept if trust is not None and trust_map else None,
+        done.byproducts,
     )
 
 
@@ -135,6 +136,7 @@ class _Run:
     restored: Image
     canvas: Image  # what was given, at the same size
     spread: torch.Tensor | None  # variance between the experts, (1, 1, h, w)
+    byproducts: Mapping[str, Image] = field(default_factory=dict)  # what the latent shows beside the photo
 
 
 @torch.inference_mode()
@@ -157,6 +159,7 @@ def _run(
     restored = system.codec.decode(latent).float().cpu()
     rows, columns = (-(-extent // system.codec.factor) for extent in size)
     apart = None if spread is None else _in_pixels(spread, latent, restored)[..., :rows, :columns]
+    beside = shown_beside(system, latent, size)
     del latent
 
     canvas = canvas[..., :height, :width]
@@ -164,7 +167,7 @@ def _run(
     if not bool(torch.isfinite(restored).all()):
         msg = "the restored photo holds values that are not finite"
         raise RestorationError(msg)
-    return _Run(restored.clamp_(0, 1), canvas, apart)
+    return _Run(restored.clamp_(0, 1), canvas, apart, beside)
 
 
 def _in_pixels(spread: Spread, latent: torch.Tensor, image: Image) -> torch.Tensor:

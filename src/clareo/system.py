@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from clareo.diffusion.denoiser import Denoiser
     from clareo.diffusion.samplers import Sampler
     from clareo.latents import Codec
-    from clareo.types import Condition, Image, Percept
+    from clareo.types import Condition, Image, Latent, Percept
 
 ColourMatch = Callable[["Image", "Image"], "Image"]  # (restored, source) -> restored in the source's colours
 
@@ -47,6 +47,7 @@ class System:
     detail: float = 1.0  # how far a wish for all the detail there is goes towards the `detail` expert; below 0 away
     multiple: int = 1  # sides of the canvas are multiples of this many photo pixels
     unheard: Callable[[Percept], Sequence[str]] | None = None  # words that do not reach it; None: it hears none at all
+    byproducts: Callable[[Latent], Mapping[str, Image]] | None = None  # what a restored latent shows beside the photo
     source: str = ""  # the file, folder or hub name that it was loaded from; nothing: the package
     fingerprint: str = ""  # sha256 of the weights
 
@@ -121,6 +122,7 @@ class Training:
     system: System | None = None  # what is validated, by what it gains on its cases
     examine: Examine | None = None  # validation of what is no system
     settle: Settle | None = None  # settings that only the trained network can tell, such as thresholds
+    scaffold: tuple[str, ...] = ()  # children of `trained` that only training needs, which are not exported
 
 
 @dataclass(frozen=True)

@@ -175,3 +175,4 @@ class Restoration:
     after: Assessment | None = None
     trust: float | None = None  # 0 all made up, 1 all kept
     kept: torch.Tensor | None = None  # the same per pixel, (1, 1, H, W), where it was asked for
+    byproducts: Mapping[str, Image] = field(default_factory=dict)  # what the system sees beside the photo, by name

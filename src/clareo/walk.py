@@ -45,6 +45,13 @@ def _start(system: System, own: Latent, plan: Plan) -> Latent:
     return system.denoiser.process.start(own, noise.to(own))
 
 
+@torch.inference_mode()
+def shown_beside(system: System, latent: Latent, size: tuple[int, int]) -> dict[str, Image]:
+    """Return what a restored latent shows beside the photo, at its size: a map, say; most systems show nothing."""
+    shown = {} if system.byproducts is None else system.byproducts(latent)
+    return {name: image.float().cpu()[..., : size[0], : size[1]].clamp(0, 1) for name, image in shown.items()}
+
+
 def draws_noise(system: System) -> bool:
     """Tell whether the noise of a seed has a say in what comes out."""
     nothing, start = torch.zeros(1), system.denoiser.process.start

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from clareo.backbones.layers import keep_size, pad_to
+from clareo.backbones.layers import keep_size, pad_to, zeroed
 from clareo.backbones.unet import Aside, UNet, descend
 from clareo.errors import MissingExtraError
 from clareo.types import Condition
@@ -78,11 +78,7 @@ def copy_encoder(unet: Any, embedding: nn.Module) -> nn.Module:  # noqa: ANN401 
 
 def zero_convolution(entering: int, leaving: int) -> nn.Conv2d:
     """Return a 1x1 convolution that starts as nothing; gradients reach it, since what enters it is something."""
-    layer = nn.Conv2d(entering, leaving, 1)
-    nn.init.zeros_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer
+    return zeroed(nn.Conv2d(entering, leaving, 1))
 
 
 # --- compact ---------------------------------------------------------------------------------------------------------
@@ -121,9 +117,7 @@ class CompactControl(nn.Module):
         self.see = see  # what controls -> the finest level; it starts as nothing
         if words is not None:
             self.listen = Listener(words, settings.width)
-            self.tell = nn.Linear(settings.width, settings.width)
-            nn.init.zeros_(self.tell.weight)
-            nn.init.zeros_(self.tell.bias)
+            self.tell = zeroed(nn.Linear(settings.width, settings.width))
         spoken = settings.channels if additive else settings.channels[-1:]  # the coarsest level is no skip
         self.leave = nn.ModuleList(zero_convolution(channels, channels) for channels in spoken)
 

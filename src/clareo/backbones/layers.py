@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 
 def fourier(t: torch.Tensor, width: int) -> torch.Tensor:
@@ -33,6 +36,14 @@ def keep_size(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d, gain: float = 1
     nn.init.normal_(layer.weight, std=gain / math.sqrt(inputs))
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
+
+
+def zeroed(layer: Layer) -> Layer:
+    """Let a layer start as nothing; gradients reach it as long as what enters it is something."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
 
 
 class Modulation(nn.Module):

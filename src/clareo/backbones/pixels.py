@@ -6,8 +6,8 @@ travel through `cross_attention_kwargs`. Untrained, nothing that is attached say
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +15,8 @@ import torch
 from torch import nn
 
 from clareo.backbones.control import ControlledUNet
+from clareo.backbones.features import recorded
+from clareo.backbones.layers import zeroed
 from clareo.errors import MissingExtraError
 from clareo.types import Condition, Image, Latent
 
@@ -34,9 +36,7 @@ class PixelProcessor(nn.Module):
         self.stages = nn.ModuleList(_halving(before, after) for before, after in pairwise(channels))
         drawn = channels if full_size else channels[1:]
         self.heads = nn.ModuleList(nn.Conv2d(after, 3, 3, padding=1) for after in drawn)
-        self.leave = nn.Conv2d(channels[-1], leaving, 3, padding=1)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
+        self.leave = zeroed(nn.Conv2d(channels[-1], leaving, 3, padding=1))
 
     def forward(self, photo: Image) -> torch.Tensor:
         """(B, 3, H, W), [0, 1] -> (B, 320, H / 8, W / 8)."""
@@ -46,18 +46,9 @@ class PixelProcessor(nn.Module):
         left: torch.Tensor = self.leave(features)
         return left
 
-    @contextmanager
-    def recorded(self) -> Iterator[list[torch.Tensor]]:
+    def recorded(self) -> AbstractContextManager[list[torch.Tensor]]:
         """Hear along what is drawn from within the context: a list that the last forward pass filled, finest first."""
-        heard: list[torch.Tensor] = []
-        drawn = [self.activate, *self.stages][-len(self.heads) :]
-        handles = [each.register_forward_hook(lambda _module, _given, said: heard.append(said)) for each in drawn]
-        handles.append(self.register_forward_pre_hook(lambda _module, _given: heard.clear()))
-        try:
-            yield heard
-        finally:
-            for handle in handles:
-                handle.remove()
+        return recorded(self, [self.activate, *self.stages][-len(self.heads) :])
 
     def pictures(self, heard: list[torch.Tensor]) -> list[torch.Tensor]:
         """Return I_1/2, I_1/4 and I_1/8, in [-1, 1], of what `recorded` heard: one convolution to RGB each.

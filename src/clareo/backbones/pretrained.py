@@ -156,7 +156,7 @@ class StableDiffusion:
 def load_stable_diffusion(folder: Path) -> StableDiffusion:
     """Load unet/, vae/, text_encoder/ and tokenizer/ in diffusers' layout."""
     try:
-        from diffusers import AutoencoderKL, UNet2DConditionModel  # noqa: PLC0415
+        from diffusers import UNet2DConditionModel  # noqa: PLC0415
         from transformers import CLIPTextModel, CLIPTokenizer  # noqa: PLC0415
     except ImportError as error:
         packages = "diffusers and transformers"
@@ -165,24 +165,38 @@ def load_stable_diffusion(folder: Path) -> StableDiffusion:
     if missing:
         msg = f"{folder}: not a Stable Diffusion folder, without {', '.join(missing)}"
         raise CheckpointError(msg)
-    _require_noise(folder)
+    require_noise(folder)
+    vae = load_vae(folder)
     try:
         unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", use_safetensors=True)
-        vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", use_safetensors=True)
         encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", use_safetensors=True)
         tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
     except (OSError, ValueError) as error:
         msg = f"{folder}: {error}"
         raise CheckpointError(msg) from error
-    vae.requires_grad_(requires_grad=False).eval()
     encoder.requires_grad_(requires_grad=False).eval()
     return StableDiffusion(unet, vae, ClipWords(tokenizer, encoder))
 
 
-def _require_noise(folder: Path) -> None:
-    """Refuse a U-Net whose folder says that it predicts anything but noise, as Stable Diffusion 2 does for 768 px."""
+def load_vae(folder: Path) -> nn.Module:
+    """Load vae/ in diffusers' layout, to be used and not to be trained."""
+    try:
+        from diffusers import AutoencoderKL  # noqa: PLC0415
+    except ImportError as error:
+        package = "diffusers"
+        raise MissingExtraError.of(package, "paper") from error
+    try:
+        vae: nn.Module = AutoencoderKL.from_pretrained(folder, subfolder="vae", use_safetensors=True)
+    except (OSError, ValueError) as error:
+        msg = f"{folder}: {error}"
+        raise CheckpointError(msg) from error
+    return vae.requires_grad_(requires_grad=False).eval()
+
+
+def require_noise(folder: Path) -> None:
+    """Refuse a network whose folder says that it predicts anything but noise, as Stable Diffusion 2's for 768 px."""
     path = folder / "scheduler" / "scheduler_config.json"
     predicts = json.loads(path.read_text()).get("prediction_type", "epsilon") if path.is_file() else "epsilon"
     if predicts != "epsilon":
-        msg = f"{folder}: its U-Net predicts {predicts}, and a system learns to predict noise on top of it"
+        msg = f"{folder}: its network predicts {predicts}, and a system learns to predict noise on top of it"
         raise CheckpointError(msg)

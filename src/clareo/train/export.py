@@ -14,7 +14,7 @@ from torch import nn
 
 
 def write_checkpoint(
-    network: nn.Module,
+    network: nn.Module | Mapping[str, torch.Tensor],
     path: Path,
     *,
     system: str,
@@ -23,8 +23,9 @@ def write_checkpoint(
     data: str = "",
     scores: str = "",
 ) -> Path:
-    """Write a network with the settings that rebuild it, the recipe and data it was made from, and its scores."""
-    tensors: dict[str, torch.Tensor] = {name: value.half().contiguous() for name, value in network.state_dict().items()}
+    """Write a network, or its tensors by name, with the settings that rebuild it, and where it comes from."""
+    found = network.state_dict() if isinstance(network, nn.Module) else network
+    tensors: dict[str, torch.Tensor] = {name: value.half().contiguous() for name, value in found.items()}
     metadata = {
         "system": system,
         "settings": json.dumps(settings),

@@ -104,7 +104,7 @@ def _build(recipe: Recipe) -> tuple[Training, Training]:
 def _start(training: Training, mirror: Training, recipe: Recipe) -> State:
     network, average = (_placed(each) for each in (training, mirror))
     if recipe.start_from:
-        network.load_state_dict(load_file(recipe.start_from))
+        _take_over(training, recipe.start_from)
     average.load_state_dict(network.state_dict())
     average.requires_grad_(requires_grad=False)
     settings = recipe.optimiser
@@ -112,6 +112,16 @@ def _start(training: Training, mirror: Training, recipe: Recipe) -> State:
         network.parameters(), settings.rate, settings.betas, weight_decay=settings.weight_decay, fused=True
     )
     return State(network, average, optimiser)
+
+
+def _take_over(training: Training, path: str) -> None:
+    """Start from exported weights, which hold all of a network but its scaffold."""
+    kept = {name: value for name, value in training.trained.state_dict().items() if _is_scaffold(training, name)}
+    training.trained.load_state_dict({**kept, **load_file(path)})
+
+
+def _is_scaffold(training: Training, name: str) -> bool:
+    return name.partition(".")[0] in training.scaffold
 
 
 def _placed(training: Training) -> nn.Module:
@@ -216,7 +226,7 @@ def export(
 ) -> Path:
     """Write weights as fp16 safetensors with the settings, recipe, data and scores that belong to them."""
     return write_checkpoint(
-        network,
+        {name: value for name, value in network.state_dict().items() if not _is_scaffold(training, name)},
         path,
         system=recipe.system,
         settings=training.settings,

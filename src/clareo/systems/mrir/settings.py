@@ -63,9 +63,7 @@ class NanoSettings(Settings):
     prior: str = "unires-nano"  # a packaged checkpoint
     prior_sha256: str = ""  # of the file that was leaned on while training; another one would not do
     prior_words: str = ""  # what the prior is told
-    vision: str = (
-        "irpad"  # who sees the photo: the reader of damage; "nano": the tagger; or NAME:PATH
-    )
+    vision: str = "irpad"  # who sees the photo: the reader of damage; "nano": the tagger; or NAME:PATH
     vision_sha256: str = ""  # of the file that saw while training, likewise
     tags: str = "nano"  # or "null", "nano:PATH", "file:PATH"
     captions: str = "nano"  # or "null", "file:PATH"
