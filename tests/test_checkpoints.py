@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,9 +56,12 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
     with pytest.raises(CheckpointError, match="no settings"):
         unires.load(str(tmp_path / "a.safetensors"))
-    for name in ("a.pt", "a.ckpt", "a.bin"):
-        with pytest.raises(CheckpointError, match="pickled"):
+    for name in ("a.pt", "a b.CKPT", "a.bin"):
+        with pytest.raises(CheckpointError, match="pickled") as caught:
             load_checkpoint(tmp_path / name)
+        command = shlex.split(str(caught.value).partition("convert them: ")[2])
+        assert command[:3] == ["python", "-m", "clareo.convert"]
+        assert command[3:] == [str(tmp_path / name), "-o", str((tmp_path / name).with_suffix(".safetensors"))]
     with pytest.raises(CheckpointError, match="no such"):
         load_checkpoint(tmp_path / "b.safetensors")
     with pytest.raises(CheckpointError, match="no hub name"):

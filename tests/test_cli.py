@@ -282,7 +282,21 @@ def test_train_refuses_bad_recipes(tmp_path: Path, run_cli: Run) -> None:
 
 
 def test_every_option_of_restore_is_a_keyword_or_about_files() -> None:
-    about_files = {"help", "paths", "out", "plan", "overwrite", "resume", "keep_going", "report", "byproducts", "json"}
+    about_files = {
+        "help",
+        "paths",
+        "out",
+        "plan",
+        "overwrite",
+        "resume",
+        "keep_going",
+        "report",
+        "byproducts",
+        "json",
+        "strip",
+        "all_frames",
+        "offline",
+    }
     parser = build_parser()
     actions = parser._subparsers._group_actions[0].choices["restore"]._actions  # type: ignore[union-attr]
     keywords = set(inspect.signature(clareo.restore).parameters)

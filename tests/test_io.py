@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from clareo.errors import PhotoError, TooLargeError, UsageError
-from clareo.io import as_photo, atomic, output_suffix, read_photo, write_photo
+from clareo.io import as_photo, atomic, output_place, read_photo, write_photo
 
 Array = NDArray[np.uint8]
 
@@ -92,6 +92,7 @@ def test_palette_transparency_becomes_alpha(astronaut: Array, tmp_path: Path) ->
 @pytest.mark.parametrize("bands", [1, 2, 3, 4])
 def test_sixteen_bits_in_sixteen_bits_out(suffix: str, bands: int, tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 4000, (40, 50, bands), dtype=np.uint16)  # dark, as raw photos are
+    values[..., 1::2] += 1  # nothing is hidden
     kind = "grey16" if bands <= 2 else "rgb16"
     pyvips.Image.new_from_array(values, interpretation=kind).write_to_file(str(tmp_path / f"photo{suffix}"))
     photo = read_photo(tmp_path / f"photo{suffix}")
@@ -110,8 +111,9 @@ def test_jpeg_is_written_without_losing_colour_detail(astronaut: Array, tmp_path
 
 
 def test_suffixes_that_cannot_be_written_become_png() -> None:
-    assert output_suffix(Path("a.gif")) == ".png"
-    assert output_suffix(Path("a.JPG")) == ".JPG"
+    assert output_place(Path("x/a.gif")) == Path("x/a.png")
+    assert output_place(Path("a.JPG")) == Path("a.JPG")
+    assert output_place(Path("holiday 5.May")) == Path("holiday 5.May.png")
 
 
 # --- what users hand over --------------------------------------------------------------------------------------------

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +19,17 @@ from clareo.degrade import Degraded, Record, degrade
 from clareo.degrade.recipes import find_recipe
 from clareo.degrade.sheet import contact_sheet
 from clareo.errors import ClareoError, PhotoError, UsageError
-from clareo.io import MAX_MEGAPIXELS, SUFFIXES, Photo, atomic, list_photos, output_suffix, read_photo, write_photo
+from clareo.io import (
+    MAX_MEGAPIXELS,
+    SUFFIXES,
+    Photo,
+    atomic,
+    count_frames,
+    list_photos,
+    output_place,
+    read_photo,
+    write_photo,
+)
 from clareo.planning import AUTO
 from clareo.quality.report import assess
 from clareo.restore import restore
@@ -25,7 +38,9 @@ from clareo.trust import Trust, draw_map
 from clareo.types import Assessment, Percept, Restoration
 
 WORDS = ("caption", "prompt")
-DECISIONS = ("weights", "detail", "ask", "steps", "seed", "upscale", "tile", "precision", *WORDS)  # of `restore`
+ABOUT_FILES = ("strip", "frame")  # what is read and written, of no concern to `restore`
+DECISIONS = ("weights", "detail", "ask", "steps", "seed", "upscale", "tile", "precision", *WORDS, *ABOUT_FILES)
+LONGEST = 255  # bytes of a file's name
 
 
 @dataclass(frozen=True)
@@ -56,6 +71,7 @@ class Outcome:
     error: str = ""
     skipped: bool = False  # finished by an earlier run
     byproducts: Mapping[str, Path] = field(default_factory=dict)  # that were written, by name
+    warnings: tuple[str, ...] = ()  # what could not be kept
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that ``--json`` prints."""
@@ -76,6 +92,7 @@ class Outcome:
             "after": None if done.after is None else {"score": done.after.score},
             "trust": None if done.trust is None else {"score": round(done.trust, 3)},
             **({"byproducts": {k: str(path) for k, path in self.byproducts.items()}} if self.byproducts else {}),
+            "warnings": list(self.warnings),
         }
 
 
@@ -107,24 +124,45 @@ def find_photos(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
     return found
 
 
-def make_jobs(paths: Sequence[Path], out: Path, options: Mapping[str, Any]) -> list[Job]:
+def make_jobs(paths: Sequence[Path], out: Path, options: Mapping[str, Any], *, all_frames: bool = False) -> list[Job]:
     """Plan a batch: OUT is a file for one photo when it has a photo's suffix, else a folder."""
     photos = find_photos(paths)
     if out.suffix.lower() in SUFFIXES and not out.is_dir():
         if len(photos) != 1:
             msg = f"{out} is one file, but there are {len(photos)} photos; give a folder"
             raise UsageError(msg)
-        return [Job(photos[0][0], out, out.with_suffix(".clareo.json"), options)]
-    targets = [out / place.with_suffix(output_suffix(place)) for _, place in photos]
-    twice = [str(target) for target, count in Counter(targets).items() if count > 1]
+        pairs = [(photos[0][0], out)]
+    else:
+        pairs = [(source, out / place) for source, place in _apart(photos)]
+    jobs = [job for pair in pairs for job in _frames(*pair, options, all_frames=all_frames)]
+    twice = [str(target) for target, count in Counter(job.target for job in jobs).items() if count > 1]
     if twice:
         msg = f"several photos would be written to {', '.join(twice)}; restore their folders one by one"
         raise UsageError(msg)
-    stems = Counter(target.with_suffix("") for target in targets)
+    stems = Counter(job.target.with_suffix("") for job in jobs)
+    return [replace(job, sidecar=_sidecar(job.target, stems[job.target.with_suffix("")] == 1)) for job in jobs]
+
+
+def _apart(photos: Sequence[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
+    """Name the outputs; a.gif beside a.png becomes a.gif.png."""
+    count = Counter(output_place(place) for _, place in photos)
     return [
-        Job(source, target, _sidecar(target, alone=stems[target.with_suffix("")] == 1), options)
-        for (source, _), target in zip(photos, targets, strict=True)
+        (source, new if count[new] == 1 or new.name == place.name else place.with_name(place.name + new.suffix))
+        for source, place in photos
+        for new in (output_place(place),)
     ]
+
+
+def _frames(source: Path, target: Path, options: Mapping[str, Any], *, all_frames: bool) -> list[Job]:
+    """Make one job of a photo, or one of each frame: NAME-0001 and so on. What cannot be read fails as one."""
+    count = 1
+    if all_frames:
+        with contextlib.suppress(ClareoError):  # said when the job is done
+            count = count_frames(source)
+    if count == 1:
+        return [Job(source, target, target, options)]
+    names = [target.with_name(f"{target.stem}-{number + 1:04}{target.suffix}") for number in range(count)]
+    return [Job(source, name, name, {**options, "frame": number}) for number, name in enumerate(names)]
 
 
 def with_percept(jobs: Sequence[Job], photo: str | None, percept: Percept | None) -> list[Job]:
@@ -137,8 +175,12 @@ def with_percept(jobs: Sequence[Job], photo: str | None, percept: Percept | None
 
 
 def _sidecar(target: Path, alone: bool) -> Path:  # noqa: FBT001
-    """NAME.clareo.json; with the suffix in NAME where two photos differ in nothing else."""
-    return target.with_suffix(".clareo.json") if alone else target.with_name(target.name + ".clareo.json")
+    """NAME.clareo.json; with the suffix in NAME where two photos differ in nothing else. Long names are cut."""
+    name, ending = target.stem if alone else target.name, ".clareo.json"
+    if len(os.fsencode(name + ending)) > LONGEST:
+        mark = f"~{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
+        name = os.fsencode(name)[: LONGEST - len(mark + ending)].decode("utf-8", "ignore") + mark
+    return target.with_name(name + ending)
 
 
 # --- the work --------------------------------------------------------------------------------------------------------
@@ -183,9 +225,10 @@ def _one(job: Job, system: System, *, overwrite: bool, resume: bool, byproducts:
     if job.target.resolve() == job.source.resolve():
         msg = f"{job.source}: would be overwritten by its own restoration; choose another output"
         raise PhotoError(msg)
-    limit = {k: job.options[k] for k in ("max_megapixels",) if k in job.options}
-    photo = read_photo(job.source, **limit)
-    done = restore(photo, system=system, **job.options)
+    reading = {k: job.options[k] for k in ("max_megapixels", "frame") if k in job.options}
+    photo = read_photo(job.source, **reading)
+    photo = photo.stripped() if job.options.get("strip") else photo
+    done = restore(photo, system=system, **{k: v for k, v in job.options.items() if k not in ABOUT_FILES})
     write_photo(done.tensor, photo, job.target)
     if done.kept is not None and done.trust is not None:
         with atomic(job.trust_map) as partial:
@@ -194,7 +237,7 @@ def _one(job: Job, system: System, *, overwrite: bool, resume: bool, byproducts:
     for name, path in shown.items():
         write_photo(done.byproducts[name], Photo(done.byproducts[name]), path)
     _write_sidecar(job, system, done)
-    return Outcome(job, done, byproducts=shown)
+    return Outcome(job, done, byproducts=shown, warnings=photo.notes)
 
 
 def _write_sidecar(job: Job, system: System, done: Restoration) -> None:
@@ -241,7 +284,8 @@ def _same_decisions(account: Mapping[str, Any], options: Mapping[str, Any]) -> b
         same_words = account["percept"] == {**percept.to_json(), **words}
     else:
         same_words = words == {name: account["asked"][name] for name in WORDS if name in account["asked"]}
-    return bool(account["plan"] == options["plan"].to_json() and same_words)
+    same_files = all(account["asked"].get(name) == options.get(name) for name in ABOUT_FILES)
+    return bool(account["plan"] == options["plan"].to_json() and same_words and same_files)
 
 
 def _decided(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from clareo.errors import CheckpointError, MissingExtraError, UnknownNameError
+from clareo import hub
+from clareo.errors import CheckpointError, UnknownNameError
 from clareo.toml import read_packaged_toml
 
 Network = TypeVar("Network", bound=nn.Module)
 Loaded = TypeVar("Loaded")
+SAFE = ".safetensors"
+BUNDLE = "bundle.json"  # the account of a bundle, see `clareo.bundle`
 PICKLES = frozenset({".pt", ".pth", ".ckpt", ".bin", ".pkl"})
 
 
@@ -93,8 +97,9 @@ def entry_of(name: str) -> Entry:
 
 def load_checkpoint(path: Path, sha256: str | None = None) -> Checkpoint:
     """Read a safetensors file; check its hash where one is known."""
-    if path.suffix in PICKLES:
-        msg = f"{path}: pickled weights can run any code and are refused; convert them to safetensors first"
+    if path.suffix.lower() in PICKLES:
+        cure = f"python -m clareo.convert {shlex.quote(str(path))} -o {shlex.quote(str(path.with_suffix(SAFE)))}"
+        msg = f"{path}: pickled weights can run any code and are refused; convert them: {cure}"
         raise CheckpointError(msg)
     try:
         found = file_hash(path)
@@ -139,16 +144,43 @@ def load_preset(
         recipe = f"recipes/{system}-paper.toml"
         msg = f"the paper's weights were never published; train with {recipe} and give the run's folder"
         raise CheckpointError(msg)
-    place = find(preset)
+    place = _inside(find(preset), system)
     return base(place) if (place / network).is_dir() else trained(load_run(place, system))
 
 
+def system_of(place: Path) -> str:
+    """Return which system a training run holds a network of; nothing where it does not say."""
+    path = place / "weights.safetensors" if place.is_dir() else place
+    return load_checkpoint(path).metadata.get("system", "") if path.is_file() else ""
+
+
+def _inside(place: Path, system: str) -> Path:
+    """Return the one model of a bundle that is of this system; anything else is returned as it is."""
+    if not (place / BUNDLE).is_file():
+        return place
+    try:
+        models: dict[str, Any] = json.loads((place / BUNDLE).read_text(encoding="utf-8"))["models"]
+        fit = [folder for folder, model in models.items() if model["system"] == system]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        msg = f"{place / BUNDLE}: cannot be read"
+        raise CheckpointError(msg) from error
+    if len(fit) != 1:
+        msg = f"{place}: a bundle with {len(fit)} models of {system}; name one of {', '.join(sorted(models))}"
+        raise CheckpointError(msg)
+    return place / fit[0]
+
+
 def file_hash(path: Path) -> str:
-    """Return the sha256 of a file, read piece by piece."""
-    digest = hashlib.sha256()
+    """Return the sha256 of a file."""
     with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
+        return stream_hash(file)
+
+
+def stream_hash(file: IO[bytes]) -> str:
+    """Return the sha256 of what is left of an open file, read piece by piece."""
+    digest = hashlib.sha256()
+    while piece := file.read(1 << 20):
+        digest.update(piece)
     return digest.hexdigest()
 
 
@@ -189,14 +221,4 @@ def find(name: str) -> Path:
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         msg = f"{name}: no such file or folder, and no hub name (owner/repository) either"
         raise CheckpointError(msg)
-    try:
-        from huggingface_hub import snapshot_download  # noqa: PLC0415
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
-    except ImportError as error:
-        package = "huggingface_hub"
-        raise MissingExtraError.of(package, "paper") from error
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        msg = f"{name}: cannot be had from the hub ({error})"
-        raise CheckpointError(msg) from error
+    return hub.fetch(name, file_hash)

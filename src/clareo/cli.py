@@ -7,23 +7,30 @@ Nothing heavy is imported before the arguments are known to be right.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import clareo
-from clareo import commands
+from clareo import commands, hub
 from clareo.errors import ClareoError, UsageError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be text
     parsed = build_parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = parsed.command
     try:
-        return command(parsed)
+        with hub.offline() if getattr(parsed, "offline", False) else contextlib.nullcontext():
+            return command(parsed)
     except UsageError as error:
         return _complain(error, 2)
     except ClareoError as error:
@@ -63,7 +70,7 @@ def _restore(parsed: argparse.Namespace) -> int:
 
     told = vars(parsed)
     names = ("upscale", "steps", "seed", "precision", "detail", "ask", "tile", "max_megapixels", "caption", "prompt")
-    options = {key: told[key] for key in names}
+    options = {key: told[key] for key in (*names, "strip")}
     options = {key: value for key, value in options.items() if value is not None} | {"device": parsed.device}
     options["trust_map"] = parsed.trust_map
     if parsed.weights is not None:
@@ -76,7 +83,8 @@ def _restore(parsed: argparse.Namespace) -> int:
         _refuse_beside_plan(options)
         options["plan"], sidecar = planning.read_plan(parsed.plan)
         name, preset = name or sidecar.system, preset or sidecar.preset
-    jobs = batch.with_percept(batch.make_jobs(parsed.paths, parsed.out, options), sidecar.photo, sidecar.percept)
+    jobs = batch.make_jobs(parsed.paths, parsed.out, options, all_frames=parsed.all_frames)
+    jobs = batch.with_percept(jobs, sidecar.photo, sidecar.percept)
     system = clareo.load_system(name or "unires", preset or "nano")
     if sidecar.weights not in (None, system.fingerprint):
         msg = f"{parsed.plan}: was made with other weights than those of {system.name} here; name them by --preset"
@@ -118,6 +126,8 @@ def _tell(outcome: Any, number: int, total: int, *, as_json: bool) -> None:  # n
     _progress(number, total, str(outcome.job.source))
     if as_json:
         print(json.dumps(outcome.to_json()), flush=True)
+    for warning in outcome.warnings:
+        print(f"clareo: {outcome.job.source}: {warning}", file=sys.stderr)
     if outcome.error:
         print(f"clareo: {outcome.error}", file=sys.stderr)
     elif not as_json and outcome.skipped:
@@ -205,22 +215,33 @@ def _bench(parsed: argparse.Namespace) -> int:
 
 
 def _models(parsed: argparse.Namespace) -> int:
-    from dataclasses import asdict  # noqa: PLC0415
+    from clareo import bundle, catalogue  # noqa: PLC0415
 
-    from clareo.checkpoints import packaged  # noqa: PLC0415
-    from clareo.errors import UnknownNameError  # noqa: PLC0415
-
-    entries = packaged()
-    if parsed.name is not None and parsed.name not in entries:
-        raise UnknownNameError.of("model", parsed.name, entries)
-    chosen = [entries[parsed.name]] if parsed.name else list(entries.values())
-    if parsed.json:
-        print(json.dumps([asdict(entry) for entry in chosen]))
+    action, *names = parsed.names or [""]
+    if action == "bundle":
+        if parsed.out is None:
+            msg = "say where the bundle goes: -o FOLDER, or -o FILE.zip"
+            raise UsageError(msg)
+        files = bundle.make_bundle(names, parsed.out)["files"]
+        print(f"{parsed.out}  {len(files)} files, {sum(file['bytes'] for file in files.values()) / 1e6:.1f} MB")
         return 0
-    for entry in chosen:
-        size = entry.path.stat().st_size / 1e6
-        print(f"{entry.name}  {entry.parameters / 1e6:.1f} M parameters, {size:.1f} MB, licence {entry.licence}")
-        print(f"  trained on  {entry.trained_on}\n  scores      {entry.scores}\n  sha256      {entry.sha256}")
+    if action == "verify":
+        if not names:
+            msg = "say which: clareo models verify FOLDER"
+            raise UsageError(msg)
+        wrong = {place: bundle.verify_bundle(Path(place)) for place in names}
+        for place, faults in wrong.items():
+            print(
+                *(f"clareo: {place}: {fault}" for fault in faults), sep="\n", end="\n" * bool(faults), file=sys.stderr
+            )
+            print(f"{place}  {'damaged' if faults else 'intact'}")
+        return int(any(wrong.values()))
+    chosen = catalogue.list_models(parsed.names, commercial_ok=parsed.commercial_ok)
+    if parsed.json:
+        print(json.dumps([catalogue.to_json(model) for model in chosen]))
+        return 0
+    for model in chosen:
+        print(*catalogue.describe(model), sep="\n")
     return 0
 
 

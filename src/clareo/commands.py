@@ -34,6 +34,12 @@ def add_restore(commands: Any) -> argparse.ArgumentParser:  # noqa: ANN401 - arg
     restore.add_argument("--plan", type=Path, help="repeat the plan of an earlier restoration (NAME.clareo.json)")
     restore.add_argument("--tile", type=int, help="photo pixels along a tile (default: 512)")
     restore.add_argument("--max-megapixels", type=float, help="refuse larger photos (default: 100)")
+    restore.add_argument("--strip", action="store_true", default=None, help="drop EXIF and XMP: who, when and where")
+    restore.add_argument(
+        "--all-frames",
+        action="store_true",
+        help="of animations and pages: NAME-0001, NAME-0002, ... (default: the first)",
+    )
     restore.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     restore.add_argument("--resume", action="store_true", help="skip photos that an earlier run has finished")
     restore.add_argument(
@@ -46,6 +52,7 @@ def add_restore(commands: Any) -> argparse.ArgumentParser:  # noqa: ANN401 - arg
     restore.add_argument(
         "--byproducts", action="store_true", help="write what the system sees beside the photo, like NAME.map.png"
     )
+    restore.add_argument("--offline", action="store_true", help="ask nothing of the network (also: CLAREO_OFFLINE=1)")
     restore.add_argument("--json", action="store_true", help="print one JSON object a photo")
     return restore
 
@@ -145,9 +152,16 @@ def add_bench(commands: Any) -> argparse.ArgumentParser:  # noqa: ANN401
 def add_models(commands: Any) -> argparse.ArgumentParser:  # noqa: ANN401
     """What is installed."""
     models: argparse.ArgumentParser = commands.add_parser(
-        "models", help="what is installed, its size, licence, training data and scores"
+        "models", help="what is installed, its size, licence, training data and scores; bundles for other machines"
     )
-    models.add_argument("name", nargs="?", metavar="NAME")
+    models.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="of models (default: all); or: bundle [NAME ...] -o OUT; or: verify BUNDLE",
+    )
+    models.add_argument("--commercial-ok", action="store_true", help="only what its licence allows to be sold with")
+    models.add_argument("-o", "--out", type=Path, help="of a bundle: a new folder, or a .zip")
     models.add_argument("--json", action="store_true")
     return models
 

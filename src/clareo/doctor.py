@@ -17,6 +17,7 @@ from clareo.devices import choose_device, choose_precision, has_fast_bf16
 EXTRAS = {  # extra -> the packages that it brings
     "paper": ("diffusers", "transformers", "accelerate", "peft"),
     "train": ("tensorboard",),
+    "heic": ("pillow_heif",),
     "iqa": ("pyiqa",),
     "docs": ("mkdocs",),
     "test": ("pytest",),

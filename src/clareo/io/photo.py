@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import PIL.Image
@@ -12,9 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from clareo.errors import MissingExtraError, UsageError
+from clareo.io.alpha import bleed
 
 if TYPE_CHECKING:
     from clareo.types import Image
+
+Tables: TypeAlias = tuple[tuple[int, ...], ...]  # of a JPEG: brightness first, then colour, 64 numbers each
 
 
 @dataclass(frozen=True)
@@ -27,13 +30,21 @@ class Photo:
     grey: bool = False
     icc: bytes | None = None
     exif: bytes | None = None
+    xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
+    tables: Tables | None = None  # how finely a JPEG was quantised; it is not written back any coarser
+    exact: bool = False  # came from a format that can lose, without loss (WebP)
+    notes: tuple[str, ...] = ()  # what could not be kept, in words for the user
     path: Path | None = None
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width."""
         return self.pixels.shape[-2], self.pixels.shape[-1]
+
+    def stripped(self) -> Photo:
+        """Return the photo without what tells who took it, when and where; its colours keep their profile."""
+        return replace(self, exif=None, xmp=None)
 
 
 def to_image(array: NDArray[Any], top: float) -> Image:
@@ -76,9 +87,18 @@ def from_array(array: NDArray[Any]) -> Photo:
     top = tops[array.dtype.name]
     if top == 1:
         _check_values(float(array.min()), float(array.max()))
-    alpha = to_plane(array[..., 3], top) if bands == 4 else None
-    rgb = np.repeat(array, 3, axis=2) if bands == 1 else array[..., :3]
-    return Photo(to_image(rgb, top), alpha, 16 if array.dtype == np.uint16 else 8, grey=bands == 1)
+    return from_bands(array, top, 16 if array.dtype == np.uint16 else 8)
+
+
+def from_bands(array: NDArray[Any], top: float, bits: Literal[8, 16]) -> Photo:
+    """Take over (H, W, 1 to 4): grey or colour, with or without alpha; ``top`` is white."""
+    bands = array.shape[2]
+    rgb = np.repeat(array[..., :1], 3, axis=2) if bands <= 2 else array[..., :3]
+    image = to_image(rgb, top)
+    if bands in (1, 3):
+        return Photo(image, None, bits, grey=bands == 1)
+    alpha = to_plane(array[..., -1], top)
+    return Photo(bleed(image, alpha), alpha, bits, grey=bands == 2)
 
 
 def load_vips() -> Any:  # noqa: ANN401 - an untyped library
