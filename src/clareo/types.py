@@ -122,6 +122,7 @@ class Plan:
     upscale: int
     tile: int = 512  # photo pixels along a tile; larger photos go through in parts
     precision: str = "fp32"  # of convolutions and matrix products: fp32 or bf16
+    streamed: bool = False  # every tile is walked on its own, so that nothing but photo and result has their size
     why: str = ""  # how the weights came about, in words; decides nothing
 
     def to_json(self) -> dict[str, object]:
@@ -175,3 +176,4 @@ class Restoration:
     after: Assessment | None = None
     trust: float | None = None  # 0 all made up, 1 all kept
     kept: torch.Tensor | None = None  # the same per pixel, (1, 1, H, W), where it was asked for
+    warnings: tuple[str, ...] = ()  # what looks wrong with the result, in words

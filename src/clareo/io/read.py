@@ -242,6 +242,15 @@ def photo_size(path: Path) -> tuple[int, int]:
     return (width, height) if turned else (height, width)
 
 
+def decoded_size(path: Path) -> tuple[int, int]:
+    """Decode a file that clareo has written, to its end, and return height and width; it need not fit the limit."""
+    with _said(path), contextlib.suppress(PIL.UnidentifiedImageError), opened(path) as picture:
+        if _bits(picture, path) == 8:
+            picture.load()
+            return picture.height, picture.width
+    return read_photo(path, PILLOW_MEGAPIXELS).size
+
+
 def as_photo(source: Any, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:  # noqa: ANN401 - what users have
     """Take whatever users have: a path, a Pillow picture, an (H, W[, 3 or 4]) array or a (3, H, W) tensor."""
     if isinstance(source, Photo):

@@ -17,12 +17,13 @@ from torch.nn import functional as F
 
 from clareo.errors import PhotoError
 from clareo.io.photo import Photo, load_vips
-from clareo.io.read import PILLOW_MEGAPIXELS, read_photo
+from clareo.io.read import decoded_size
 
 if TYPE_CHECKING:
     from clareo.types import Image
 
 WRITTEN = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
+BAND = 512  # rows that are rounded together
 JPEG_QUALITY, JPEG_SUBSAMPLING = 95, 0  # what was restored is not thrown away again
 
 
@@ -39,17 +40,21 @@ def to_picture(restored: Image, like: Photo) -> PIL.Image.Image:
 
 
 def _integers(restored: Image, like: Photo, dtype: type[np.uint8 | np.uint16]) -> NDArray[Any]:
-    """Round (1, 3, H, W) to (H, W, 1 to 4) integers."""
-    if not bool(torch.isfinite(restored).all()):
-        msg = "the restored photo holds values that are not finite"
-        raise PhotoError(msg)
-    planes = restored.mean(1, keepdim=True) if like.grey else restored
-    if like.alpha is not None:
-        size = (restored.shape[-2], restored.shape[-1])
-        planes = torch.cat([planes, _resized(like.alpha, size)], dim=1)
-    top = np.iinfo(dtype).max
-    scaled = planes[0].clamp(0, 1).mul(top).round_()
-    return np.ascontiguousarray(scaled.permute(1, 2, 0).numpy().astype(dtype))
+    """Round (1, 3, H, W) to (H, W, 1 to 4) integers, band by band: copies of a large photo count."""
+    height, width = restored.shape[-2:]
+    alpha = None if like.alpha is None else _resized(like.alpha, (height, width))
+    array = np.empty((height, width, (1 if like.grey else 3) + (alpha is not None)), dtype)
+    for top in range(0, height, BAND):
+        planes = restored[..., top : top + BAND, :].float()
+        if not bool(torch.isfinite(planes).all()):
+            msg = "the restored photo holds values that are not finite"
+            raise PhotoError(msg)
+        planes = planes.mean(1, keepdim=True) if like.grey else planes
+        if alpha is not None:
+            planes = torch.cat([planes, alpha[..., top : top + BAND, :]], dim=1)
+        scaled = planes[0].clamp(0, 1).mul(np.iinfo(dtype).max).round_()
+        array[top : top + BAND] = scaled.permute(1, 2, 0).numpy().astype(dtype)
+    return array
 
 
 def _resized(plane: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -124,7 +129,7 @@ def atomic(path: Path) -> Iterator[Path]:
     try:
         yield partial
         _flush(partial)
-        partial.chmod(0o666 & ~_umask())
+        partial.chmod(0o666 & ~UMASK)
         partial.replace(path)
     except OSError as error:
         raise _cannot_write(path, error) from error
@@ -148,13 +153,16 @@ def _umask() -> int:
     return current
 
 
+UMASK = _umask()  # once: it can only be asked for by changing it, which two threads must not do at the same time
+
+
 def _verify(partial: Path, path: Path, size: tuple[int, int]) -> None:
     """Read the written file back: a full disk does not always raise."""
     try:
-        written = read_photo(partial, PILLOW_MEGAPIXELS)
+        found = decoded_size(partial)
     except PhotoError as error:
         msg = f"{path}: was not written whole ({error})"
         raise PhotoError(msg) from error
-    if written.size != size:
-        msg = f"{path}: was written with {written.size} instead of {size} pixels"
+    if found != size:
+        msg = f"{path}: was written with {found} instead of {size} pixels"
         raise PhotoError(msg)
