@@ -25,7 +25,7 @@ def main() -> None:
         for name, options in PLANS.items()
     ]
     outcomes = []
-    for outcome in run(jobs, system, overwrite=True):
+    for outcome in run(jobs, system, overwrite=True, thumbnails=480):
         outcomes.append(outcome)
         done = outcome.restoration
         told = outcome.error if done is None else f"{outcome.job.target.relative_to(HERE.parent)}  {done.seconds:.1f} s"

@@ -399,5 +399,5 @@ def test_maps_are_written_where_they_are_asked_for(run: Path, photos: Path, tmp_
     assert json.loads(said.out)["byproducts"] == {"map": str(out / "a.map.png")}
     with PIL.Image.open(out / "a.map.png") as drawn, PIL.Image.open(out / "a.png") as restored:
         assert drawn.size == restored.size
-    assert 'alt="map: a.png"' in report.read_text()
+    assert '"beside": ["map"]' in report.read_text()
     assert not (tmp_path / "plain" / "a.map.png").exists()

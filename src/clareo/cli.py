@@ -1,6 +1,7 @@
 """The command line: each command parses, calls one public function and prints.
 
-Results go to stdout, progress and reasons to stderr. Exit status: 0 all done, 1 some photo failed, 2 wrong usage.
+Results go to stdout, progress and reasons to stderr. Exit status: 0 all done, 1 some photo failed, 2 wrong usage, 130
+stopped by Ctrl-C.
 Nothing heavy is imported before the arguments are known to be right.
 """
 
@@ -90,20 +91,28 @@ def _restore(parsed: argparse.Namespace) -> int:
         msg = f"{parsed.plan}: was made with other weights than those of {system.name} here; name them by --preset"
         raise UsageError(msg)
     _tell_unheard(system, parsed.caption, parsed.prompt, sidecar.percept)
-    outcomes = []
-    ways = ("overwrite", "resume", "keep_going", "byproducts")
-    work = batch.run(jobs, system, **{name: told[name] for name in ways})
-    failed = False
-    for number, outcome in enumerate(work, start=1):
-        failed |= bool(outcome.error)
-        if parsed.report is not None:  # otherwise a folder of photos would stay in memory
-            outcomes.append(outcome)
-        _tell(outcome, number, len(jobs), as_json=parsed.json)
-    if parsed.report is not None:
-        from clareo.report import write_report  # noqa: PLC0415
+    return _work(batch, jobs, system, parsed)
 
-        write_report(outcomes, parsed.report)
-    return int(failed)
+
+def _work(batch: Any, jobs: Any, system: Any, parsed: argparse.Namespace) -> int:  # noqa: ANN401 - lazily imported
+    """Do the jobs, tell of each, and sum up, also where somebody wants it to end."""
+    from clareo.report import reporting  # noqa: PLC0415
+
+    stop, summary = batch.Stop(), batch.Summary(len(jobs))
+    how = {name: getattr(parsed, name) for name in ("overwrite", "resume", "keep_going", "byproducts")}
+    how |= {"workers": parsed.jobs, "memory": None if parsed.memory is None else parsed.memory * 2**30}
+    side = 0 if parsed.report is None else batch.side_for(len(jobs))
+    second = contextlib.suppress(KeyboardInterrupt)  # the first Ctrl-C lets the photo at work be finished
+    try:
+        with stop.listening(), second, reporting(parsed.report) as add:
+            for outcome in batch.run(jobs, system, **how, thumbnails=side, stop=stop):
+                summary.add(outcome)
+                add(outcome)
+                _tell(outcome, summary, as_json=parsed.json)
+    finally:
+        if stop.asked or (summary.come and summary.total > 1):
+            print(summary.told(), file=sys.stderr)
+    return 130 if stop.asked else int(summary.failed > 0)
 
 
 def _refuse_beside_plan(options: dict[str, Any]) -> None:
@@ -122,28 +131,30 @@ def _tell_unheard(system: Any, caption: str | None, prompt: str | None, percept:
         print(f"clareo: {system.name} does not hear the word {word!r}", file=sys.stderr)
 
 
-def _tell(outcome: Any, number: int, total: int, *, as_json: bool) -> None:  # noqa: ANN401 - lazily imported type
-    _progress(number, total, str(outcome.job.source))
+def _tell(outcome: Any, summary: Any, *, as_json: bool) -> None:  # noqa: ANN401 - lazily imported types
+    _progress(summary.come, summary.total, summary.pace(), str(outcome.job.source))
     if as_json:
         print(json.dumps(outcome.to_json()), flush=True)
-    for warning in outcome.warnings:
-        print(f"clareo: {outcome.job.source}: {warning}", file=sys.stderr)
+    told = {"skipped": "done before", "elsewhere": f"left to {outcome.elsewhere}"}
     if outcome.error:
         print(f"clareo: {outcome.error}", file=sys.stderr)
-    elif not as_json and outcome.skipped:
-        print(f"{outcome.job.target}  done before", flush=True)
+    elif not as_json and outcome.restoration is None:
+        print(f"{outcome.job.target}  {told[outcome.state]}", flush=True)
     elif not as_json:
         print(f"{outcome.job.target}  {outcome.restoration.seconds:.1f} s", flush=True)
+    for warning in outcome.warnings:
+        print(f"clareo: {outcome.job.source}: {warning}", file=sys.stderr)
 
 
-def _progress(number: int, total: int, name: str) -> None:
+def _progress(number: int, total: int, pace: str, name: str) -> None:
     """Draw a bar on a terminal, write plain lines elsewhere."""
     if not sys.stderr.isatty():
-        print(f"[{number}/{total}] {name}", file=sys.stderr)
+        print(f"[{number}/{total}] {name}{f'  {pace}' if pace and total > 1 else ''}", file=sys.stderr)
         return
     done = 30 * number // total
     end = "\n" if number == total else ""
-    print(f"\r[{'#' * done}{'.' * (30 - done)}] {number}/{total} {name[-40:]:40}", end=end, file=sys.stderr, flush=True)
+    bar = f"\r[{'#' * done}{'.' * (30 - done)}] {number}/{total} {pace:34} {name[-30:]:30}"
+    print(bar, end=end, file=sys.stderr, flush=True)
 
 
 def _assess(parsed: argparse.Namespace) -> int:

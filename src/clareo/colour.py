@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
 from torch.nn import functional as F
 
+from clareo.errors import UsageError
 from clareo.types import LUMA, Image
 
 LEVELS = 5  # of the wavelet; its reach is 31 px
@@ -40,6 +43,43 @@ def keep(restored: Image, source: Image) -> Image:
     """Change nothing."""
     del source
     return restored
+
+
+class Bands:
+    """`adain` and `keep` in bands of rows: statistics of the whole, without a copy of it.
+
+    >>> import torch
+    >>> a, b = torch.rand(2, 1, 3, 50, 40)
+    >>> matched = Bands(adain, a, b)
+    >>> bool(torch.allclose(torch.cat([matched(slice(0, 20)), matched(slice(20, 50))], 2), adain(a, b), atol=1e-5))
+    True
+    """
+
+    def __init__(self, match: Callable[[Image, Image], Image], restored: Image, source: Image) -> None:
+        self.restored, self.gain, self.bias = restored, torch.ones(1, 3, 1, 1), torch.zeros(1, 3, 1, 1)
+        plain, options = (match.func, match.keywords) if isinstance(match, partial) else (match, {})
+        if plain is keep:
+            return
+        if plain is not adain:
+            msg = f"colours of a photo in bands can be matched by adain or not at all, not by {match}"
+            raise UsageError(msg)
+        (mean, std), (source_mean, source_std) = (
+            _statistics(_pooled(image, **options), 1) for image in (restored, source)
+        )
+        self.gain = source_std / std
+        self.bias = source_mean - mean * self.gain
+
+    def __call__(self, rows: slice) -> Image:
+        """Return the matched rows, float32."""
+        return self.restored[..., rows, :].float() * self.gain + self.bias
+
+
+def _pooled(image: Image, pool: int = 1) -> Image:
+    """Average blocks as `_statistics` does, band by band."""
+    pool = min(pool, *image.shape[-2:])
+    height, step = image.shape[-2] // pool * pool, 64 * pool
+    bands = (image[..., top : min(top + step, height), :].float() for top in range(0, height, step))
+    return torch.cat([F.avg_pool2d(band, pool) for band in bands], 2)
 
 
 def adain(restored: Image, source: Image, pool: int = 1) -> Image:

@@ -45,6 +45,8 @@ def add_restore(commands: Any) -> argparse.ArgumentParser:  # noqa: ANN401 - arg
     restore.add_argument(
         "--keep-going", action=argparse.BooleanOptionalAction, default=True, help="go on after a photo that failed"
     )
+    restore.add_argument("--jobs", type=int, default=1, metavar="N", help="photos at work at once (default: 1)")
+    restore.add_argument("--memory", type=float, metavar="GIB", help="what the photos may take (default: what is free)")
     restore.add_argument("--report", type=Path, help="write before and after of all photos into one HTML file")
     restore.add_argument(
         "--trust-map", action="store_true", help="draw what was kept and what was made up (NAME.trust.png)"

@@ -9,7 +9,9 @@ ClareoError
 │   └── RecipeError      a recipe or record that cannot be used
 ├── CheckpointError      weights that are missing, altered, pickled or of the wrong shape
 ├── MissingExtraError    an optional package is not installed
-└── RestorationError     a tile or a photo that came out wrong (non-finite values)
+└── RestorationError     a tile or a photo that came out wrong
+    ├── NotFiniteError   with values that are no numbers
+    └── NoMemoryError    not at all, for want of memory
 """
 
 from __future__ import annotations
@@ -69,3 +71,11 @@ class MissingExtraError(ClareoError):
 
 class RestorationError(ClareoError):
     """A tile or a photo came out wrong."""
+
+
+class NotFiniteError(RestorationError):
+    """A tile or a photo came out with values that are not finite."""
+
+
+class NoMemoryError(RestorationError):
+    """There was not enough memory for a photo."""

@@ -165,4 +165,6 @@ def fit(photo: Image, upscale: int, multiple: int) -> Image:
     """Enlarge a photo and repeat its last rows and columns until both sides are multiples: the canvas."""
     height, width = photo.shape[-2] * upscale, photo.shape[-1] * upscale
     canvas = enlarge(photo, (height, width))
+    if height % multiple == width % multiple == 0:
+        return canvas  # a large one is not copied
     return F.pad(canvas, (0, -width % multiple, 0, -height % multiple), mode="replicate")

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from clareo import planning
+from clareo import guards, planning
 from clareo.devices import NAMES, DeviceName, Precision, choose_device, choose_precision
 from clareo.diffusion.guidance import Spread
-from clareo.errors import RestorationError, UsageError
+from clareo.errors import NotFiniteError, RestorationError, UsageError
 from clareo.io import MAX_MEGAPIXELS, as_photo, to_picture
 from clareo.latents import fit
 from clareo.quality.report import assess_image, can_be_assessed
+from clareo.streaming import Stream
 from clareo.system import System, load_system
 from clareo.trust import Trust, disagreement, measure_trust
 from clareo.types import KEEP, Assessment, Image, Percept, Plan, Restoration
@@ -46,6 +47,7 @@ def restore(  # noqa: PLR0913 - keyword-only, one per thing a user may decide
     judged: bool = True,
     trust_map: bool = False,
     max_megapixels: float = MAX_MEGAPIXELS,
+    streamed: bool = False,
 ) -> Restoration:
     """Restore one photo.
 
@@ -71,6 +73,8 @@ def restore(  # noqa: PLR0913 - keyword-only, one per thing a user may decide
         trust_map: keep the trust per pixel as well; `trust.draw_map` draws it. Where a system draws noise, the photo
             is restored a second time for it, with another seed.
         max_megapixels: refuse larger files.
+        streamed: walk every tile on its own, which takes a third of the memory of a large photo. The result of a photo
+            with 8 bits is then held in half precision.
 
     >>> import clareo, torch
     >>> out = clareo.restore(torch.rand(3, 32, 48), upscale=2, steps=1)
@@ -86,20 +90,35 @@ def restore(  # noqa: PLR0913 - keyword-only, one per thing a user may decide
     if plan is None:
         form, blend = NAMES[choose_precision(precision, place)], None if isinstance(weights, str) else weights
         sketch = planning.complete(
-            system, weights=blend, steps=steps, seed=seed, upscale=upscale, tile=tile, precision=form
+            system,
+            weights=blend,
+            steps=steps,
+            seed=seed,
+            upscale=upscale,
+            tile=tile,
+            precision=form,
+            streamed=streamed,
         )
     else:
         sketch = planning.check(plan, system)
-    canvas = fit(source.pixels, sketch.upscale, system.multiple)
-    percept = _understood(system, canvas, percept, caption, prompt)
-    if plan is None:
-        plan = planning.choose(system, sketch, canvas, percept, place, way=way, detail=detail, wishes=wishes)
-    size = (source.pixels.shape[-2] * plan.upscale, source.pixels.shape[-1] * plan.upscale)
-    done = _run(system, canvas, size, plan, percept, place, judged=judged or trust_map)
-    if trust_map and draws_noise(system):
-        again = replace(plan, seed=plan.seed + ANOTHER)
-        done = _apart(done, _run(system, canvas, size, again, percept, place, judged=False).restored)
+    canvas = fit(source.pixels, sketch.upscale, 1 if sketch.streamed else system.multiple)
+    seen = _on_the_grid(canvas, system.multiple)
+    percept = _understood(system, seen, percept, caption, prompt)
+    size = (source.pixels.shape[-2] * sketch.upscale, source.pixels.shape[-1] * sketch.upscale)
+
+    def carry_out(sketch: Plan) -> tuple[Plan, _Run]:
+        chosen = plan or planning.choose(system, sketch, seen, percept, place, way=way, detail=detail, wishes=wishes)
+        if chosen.streamed:
+            return chosen, _streamed(system, canvas, source.bits, chosen, percept, place)
+        done = _run(system, canvas, size, chosen, percept, place, judged=judged or trust_map)
+        if trust_map and draws_noise(system):
+            again = replace(chosen, seed=chosen.seed + ANOTHER)
+            done = _apart(done, _run(system, canvas, size, again, percept, place, judged=False).restored)
+        return chosen, done
+
+    plan, done, told = guards.twice(carry_out, sketch, max(size), repeated=plan is not None)
     before, after, trust = _judge(source.pixels, done) if judged or trust_map else (None, None, None)
+    found = guards.look_over(done.restored, done.canvas, guards.borders(system, plan, size), system)
     return Restoration(
         to_picture(done.restored, source),
         done.restored,
@@ -113,6 +132,7 @@ def restore(  # noqa: PLR0913 - keyword-only, one per thing a user may decide
         None if trust is None else trust.score,
         trust.kept if trust is not None and trust_map else None,
         done.byproducts,
+        (*told, *found, *guards.doubts(None if trust is None else trust.score)),
     )
 
 
@@ -166,8 +186,25 @@ def _run(
     restored = system.match_colour(restored[..., :height, :width], canvas)
     if not bool(torch.isfinite(restored).all()):
         msg = "the restored photo holds values that are not finite"
-        raise RestorationError(msg)
+        raise NotFiniteError(msg)
     return _Run(restored.clamp_(0, 1), canvas, apart, beside)
+
+
+def _on_the_grid(canvas: Image, multiple: int) -> Image:
+    """Return what of a canvas the system can take as it is: all of it, but for a streamed one, which is not padded."""
+    height, width = (extent // multiple * multiple for extent in canvas.shape[-2:])
+    return canvas[..., :height, :width] if height and width else fit(canvas, 1, multiple)
+
+
+def _streamed(system: System, canvas: Image, bits: int, plan: Plan, percept: Percept, place: torch.device) -> _Run:
+    if draws_noise(system):
+        msg = f"{system.name} draws noise for the whole photo, which tiles on their own would not share"
+        raise UsageError(msg)
+    if all(name == KEEP for name, weight in plan.weights.items() if weight):
+        return _Run(canvas, canvas, None)
+    stream = Stream(system, canvas, plan, torch.float16 if bits == 8 else torch.float32)
+    stream.run(percept, place)
+    return _Run(stream.restored, canvas, stream.spread)
 
 
 def _in_pixels(spread: Spread, latent: torch.Tensor, image: Image) -> torch.Tensor:

@@ -50,7 +50,7 @@ def measure_trust(restored: Image, source: Image, spread: torch.Tensor | None = 
     noise, filtering = noise_variances(source), fit_filter(restored, source)
     parts = []
     for rows, context in _stripes(height):
-        a, b = (luma(image[..., context, :]) for image in (restored, source))
+        a, b = (luma(image[..., context, :].float()) for image in (restored, source))
         found = _invented(a, (b, convolve(b, filtering)), noise)
         parts.append([_inner(part, rows, context, POOL) for part in found])
     invented, detail = (torch.cat(stripes, dim=-2) for stripes in zip(*parts, strict=True))
@@ -91,7 +91,7 @@ def fit_filter(restored: Image, source: Image) -> Kernel:
     cross, own = torch.zeros(WINDOW, WINDOW // 2 + 1, dtype=torch.complex64), torch.zeros(WINDOW, WINDOW // 2 + 1)
     for top, left in _windows(source.shape[-2:]):
         place = np.s_[..., top : top + WINDOW, left : left + WINDOW]
-        a, b = (_spectrum(luma(image[place]), taper) for image in (restored, source))
+        a, b = (_spectrum(luma(image[place].float()), taper) for image in (restored, source))
         cross, own = cross + a * b.conj(), own + b.abs().square()
     response = torch.fft.irfft2(cross / (own + 1e-4 * own.mean() + 1e-12), s=(WINDOW, WINDOW))
     half = FILTER // 2

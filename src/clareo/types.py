@@ -122,6 +122,7 @@ class Plan:
     upscale: int
     tile: int = 512  # photo pixels along a tile; larger photos go through in parts
     precision: str = "fp32"  # of convolutions and matrix products: fp32 or bf16
+    streamed: bool = field(default=False, repr=False)  # every tile is walked on its own, to save memory
     why: str = ""  # how the weights came about, in words; decides nothing
 
     def to_json(self) -> dict[str, object]:
@@ -176,3 +177,4 @@ class Restoration:
     trust: float | None = None  # 0 all made up, 1 all kept
     kept: torch.Tensor | None = None  # the same per pixel, (1, 1, H, W), where it was asked for
     byproducts: Mapping[str, Image] = field(default_factory=dict)  # what the system sees beside the photo, by name
+    warnings: tuple[str, ...] = ()  # what looks wrong with the result, in words

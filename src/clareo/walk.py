@@ -15,11 +15,19 @@ OVERLAP = 64  # photo pixels that neighbouring tiles share
 
 @torch.inference_mode()
 def walk(
-    system: System, canvas: Image, plan: Plan, percept: Percept, place: torch.device, spread: Spread | None = None
+    system: System,
+    canvas: Image,
+    plan: Plan,
+    percept: Percept,
+    place: torch.device,
+    spread: Spread | None = None,
+    *,
+    sparing: bool = False,
 ) -> Latent:
     """Denoise a canvas, (B, 3, H, W) with sides that the system can take, step by step under the plan's blend.
 
-    ``spread`` is told how far the experts lie apart in the last step.
+    ``spread`` is told how far the experts lie apart in the last step. ``sparing`` takes the experts one by one also
+    where the canvas fits into one tile.
     """
     system.network.to(place)
     with torch.autocast(place.type, torch.bfloat16, enabled=plan.precision == "bf16"):
@@ -29,12 +37,15 @@ def walk(
         if KEEP in plan.weights:
             branches[KEEP] = Condition(known=own)
         del own
-        tiles = _tiles(system, plan)
+        tiles = tiles_of(system, plan)
         whole = max(latent.shape[-2:]) <= tiles.side  # large photos take their experts one by one, to save memory
         times = even_times(plan.steps)
         if spread is not None:
             spread.last = float(times[-2])
-        denoise = guide(tiled(system.denoiser, tiles), branches, Guidance(plan.weights), together=whole, spread=spread)
+        together = whole and not sparing
+        denoise = guide(
+            tiled(system.denoiser, tiles), branches, Guidance(plan.weights), together=together, spread=spread
+        )
         rng = torch.Generator().manual_seed(plan.seed + 1)
         return system.sampler(denoise, latent, times, system.denoiser.process, rng)
 
@@ -58,7 +69,8 @@ def draws_noise(system: System) -> bool:
     return not torch.equal(start(nothing, nothing), start(nothing, nothing + 1))
 
 
-def _tiles(system: System, plan: Plan) -> Tiles:
+def tiles_of(system: System, plan: Plan) -> Tiles:
+    """Return the tiles of a plan, in latent pixels."""
     factor = system.codec.factor
     multiple = max(1, system.multiple // factor)
     return Tiles(plan.tile // factor // multiple * multiple, OVERLAP // factor, multiple)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from clareo.errors import RestorationError, UsageError
+from clareo.errors import NotFiniteError, UsageError
 from clareo.types import Condition, Latent, Window
 
 if TYPE_CHECKING:
@@ -83,5 +83,5 @@ def _checked(estimate: Latent, window: Window) -> Latent:
     """Fail the photo when a tile fails: a hole filled with something else would look like a photo."""
     if not bool(torch.isfinite(estimate).all()):
         msg = f"the tile at row {window.top}, column {window.left} came out with values that are not finite"
-        raise RestorationError(msg)
+        raise NotFiniteError(msg)
     return estimate

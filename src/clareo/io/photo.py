@@ -49,8 +49,10 @@ class Photo:
 
 def to_image(array: NDArray[Any], top: float) -> Image:
     """(H, W, 3) integers or floats -> (1, 3, H, W) in [0, 1]."""
-    channels_first = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)).astype(np.float32))
-    return channels_first.div_(top)[None]
+    channels_first = np.empty((3, *array.shape[:2]), np.float32)
+    for channel, plane in enumerate(channels_first):
+        plane[...] = array[..., channel]  # one copy: of a large photo every further one counts
+    return torch.from_numpy(channels_first).div_(top)[None]
 
 
 def to_plane(channel: PIL.Image.Image | NDArray[Any], top: float = 255) -> torch.Tensor:

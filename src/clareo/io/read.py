@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import tarfile
@@ -18,7 +19,17 @@ from numpy.typing import NDArray
 
 from clareo.errors import PhotoError, UsageError
 from clareo.io.deep import from_numbers, read_deep, with_kept
-from clareo.io.formats import MAX_MEGAPIXELS, SUFFIXES, TIFF, check_file, check_size, opened, refuse_raw, said
+from clareo.io.formats import (
+    MAX_MEGAPIXELS,
+    PILLOW_MEGAPIXELS,
+    SUFFIXES,
+    TIFF,
+    check_file,
+    check_size,
+    opened,
+    refuse_raw,
+    said,
+)
 from clareo.io.metadata import exif_of, is_grey, kept_of, turned, upright
 from clareo.io.photo import Photo, from_array, from_bands, from_tensor
 
@@ -198,6 +209,15 @@ def photo_size(path: Path) -> tuple[int, int]:
     with said(path), opened(path) as picture:
         width, height = picture.size
         return (width, height) if turned(picture) else (height, width)
+
+
+def decoded_size(path: Path) -> tuple[int, int]:
+    """Decode a file that clareo has written, to its end, and return height and width; it need not fit the limit."""
+    with said(path), contextlib.suppress(PIL.UnidentifiedImageError), opened(path) as picture:
+        if _bits(picture, path) == 8:
+            picture.load()
+            return picture.height, picture.width
+    return read_photo(path, PILLOW_MEGAPIXELS).size
 
 
 def as_photo(source: Any, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:  # noqa: ANN401 - what users have

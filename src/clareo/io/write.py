@@ -21,10 +21,10 @@ from torch.nn import functional as F
 
 from clareo.errors import PhotoError
 from clareo.io.deep import write_deep
-from clareo.io.formats import PILLOW_MEGAPIXELS, SUFFIXES
+from clareo.io.formats import SUFFIXES
 from clareo.io.metadata import XMP, for_size
 from clareo.io.photo import Photo, Tables
-from clareo.io.read import read_photo
+from clareo.io.read import decoded_size
 from clareo.io.tiff import add_exif
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ WRITTEN = {
 QUALITY = 95  # what was restored is not thrown away again
 MOST = {"JPEG": 65535, "WEBP": 16383, "AVIF": 65536}  # pixels along a side that a format has room for
 ROOM = 65535 - 2 - 29  # bytes of EXIF or XMP that JPEG has room for
+BAND = 512  # rows that are rounded together
 
 
 def output_place(path: Path) -> Path:
@@ -64,17 +65,21 @@ def to_picture(restored: Image, like: Photo) -> PIL.Image.Image:
 
 
 def _integers(restored: Image, like: Photo, dtype: type[np.uint8 | np.uint16]) -> NDArray[Any]:
-    """Round (1, 3, H, W) to (H, W, 1 to 4) integers."""
-    if not bool(torch.isfinite(restored).all()):
-        msg = "the restored photo holds values that are not finite"
-        raise PhotoError(msg)
-    planes = restored.mean(1, keepdim=True) if like.grey else restored
-    if like.alpha is not None:
-        size = (restored.shape[-2], restored.shape[-1])
-        planes = torch.cat([planes, _resized(like.alpha, size)], dim=1)
-    top = np.iinfo(dtype).max
-    scaled = planes[0].clamp(0, 1).mul(top).round_()
-    return np.ascontiguousarray(scaled.permute(1, 2, 0).numpy().astype(dtype))
+    """Round (1, 3, H, W) to (H, W, 1 to 4) integers, band by band: copies of a large photo count."""
+    height, width = restored.shape[-2:]
+    alpha = None if like.alpha is None else _resized(like.alpha, (height, width))
+    array = np.empty((height, width, (1 if like.grey else 3) + (alpha is not None)), dtype)
+    for top in range(0, height, BAND):
+        planes = restored[..., top : top + BAND, :].float()
+        if not bool(torch.isfinite(planes).all()):
+            msg = "the restored photo holds values that are not finite"
+            raise PhotoError(msg)
+        planes = planes.mean(1, keepdim=True) if like.grey else planes
+        if alpha is not None:
+            planes = torch.cat([planes, alpha[..., top : top + BAND, :]], dim=1)
+        scaled = planes[0].clamp(0, 1).mul(np.iinfo(dtype).max).round_()
+        array[top : top + BAND] = scaled.permute(1, 2, 0).numpy().astype(dtype)
+    return array
 
 
 def _resized(plane: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -219,10 +224,10 @@ def _flush(path: Path) -> None:
 def _verify(partial: Path, path: Path, size: tuple[int, int]) -> None:
     """Read the written file back: a full disk does not always raise."""
     try:
-        written = read_photo(partial, PILLOW_MEGAPIXELS)
+        found = decoded_size(partial)
     except PhotoError as error:
         msg = f"{path}: was not written whole ({error})"
         raise PhotoError(msg) from error
-    if written.size != size:
-        msg = f"{path}: was written with {written.size} instead of {size} pixels"
+    if found != size:
+        msg = f"{path}: was written with {found} instead of {size} pixels"
         raise PhotoError(msg)

@@ -28,10 +28,12 @@ def complete(
     upscale: int = 1,
     tile: int = TILE,
     precision: str = "fp32",
+    streamed: bool = False,
 ) -> Plan:
     """Complete what the caller left open with the system's defaults, and check the whole."""
     blend = dict(system.weights if weights is None else weights)
-    return check(Plan(blend, system.steps if steps is None else steps, seed, upscale, tile, precision), system)
+    steps = system.steps if steps is None else steps
+    return check(Plan(blend, steps, seed, upscale, tile, precision, streamed), system)
 
 
 def way_of(weights: str | Mapping[str, float]) -> str:
@@ -144,7 +146,8 @@ def read_plan(path: Path) -> tuple[Plan, Sidecar]:
         weights = {str(name): float(weight) for name, weight in plain["weights"].items()}
         steps, seed, upscale = (int(plain[key]) for key in ("steps", "seed", "upscale"))
         tile, precision = int(plain.get("tile", TILE)), str(plain.get("precision", "fp32"))
-        return Plan(weights, steps, seed, upscale, tile, precision, str(plain.get("why") or "")), sidecar
+        streamed, why = plain.get("streamed", False) is True, str(plain.get("why") or "")
+        return Plan(weights, steps, seed, upscale, tile, precision, streamed, why), sidecar
     except OSError as error:
         msg = f"{path}: {error.strerror}"
         raise UsageError(msg) from error

@@ -165,7 +165,7 @@ def judge(photo: Image, network: Judge | None = None) -> Judgement:
     place = photo.device
     form = choose_precision("auto", place)
     with torch.autocast(place.type, form, enabled=form != torch.float32):
-        each = [network(window) for window in windows(photo)]
+        each = [network(window.float()) for window in windows(photo)]
     score, degrees, doubt = (
         torch.stack([getattr(said, name) for said in each]).mean(0) for name in ("score", "degrees", "doubt")
     )
