@@ -303,7 +303,7 @@ def test_an_edited_sidecar_makes_another_picture(run: Path, photos: Path, tmp_pa
     options = ("--system", "dalpsr", "--preset", run, "--caption", "A photo of foliage and a zebra.", "--report")
     first = run_cli("restore", photo, "-o", plain, *options, tmp_path / "report.html")
     assert (first.status, "does not hear the word 'zebra'" in first.err) == (0, True)
-    assert "caption: A photo of foliage and a zebra." in (tmp_path / "report.html").read_text()
+    assert '"caption": "A photo of foliage and a zebra."' in (tmp_path / "report.html").read_text()
     sidecar = plain / "a.clareo.json"
     account = json.loads(sidecar.read_text())
     assert account["percept"]["caption"] == account["asked"]["caption"] == "A photo of foliage and a zebra."
