@@ -17,6 +17,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import clareo
+from clareo.backbones.prior import load_prior
+from clareo.checkpoints import entry_of
 from clareo.diffusion.process import DirectIteration
 from clareo.errors import ClareoError, RecipeError, UsageError
 from clareo.latents import JointLatent, PixelUnshuffle, enlarge
@@ -31,6 +33,7 @@ from clareo.walk import draws_noise
 Make = Callable[..., Any]  # what the fixtures `build` and `learn` are
 pytestmark = pytest.mark.usefixtures("same_start")
 OPTIONS: dict[str, Any] = {
+    "prior": "",  # the transformer alone: what it adds is what there is to see
     "dit": {"width": 16, "depth": 3, "heads": 2, "window": 4},
     "control": 2,
     "align_layer": 2,
@@ -95,9 +98,39 @@ def test_an_untrained_system_enlarges_and_no_more(photo: torch.Tensor, maps: boo
         assert torch.allclose(out.byproducts["map"], torch.full((1, 3, 256, 320), 0.5))  # grey: nothing is known
 
 
-def test_the_default_system_changes_nothing_either(photo: torch.Tensor) -> None:
-    system, _ = instancersr.build_nano(instancersr.NanoSettings())
-    assert torch.equal(clareo.restore(photo, system=system).tensor, photo)
+@pytest.mark.parametrize("words", ["", "Super-resolution"])
+def test_untrained_it_says_what_the_prior_says(photo: torch.Tensor, words: str) -> None:
+    """To the bit: the transformer adds to what the prior makes of a photo, told the same words every time."""
+    system, _ = instancersr.build_nano(instancersr.NanoSettings(prior_words=words))
+    prior = load_prior("unires-nano")
+    with torch.no_grad():
+        latent = prior.backbone(PixelUnshuffle().encode(photo), torch.ones(1), prior.told(words, 1))
+    restored = clareo.restore(photo, system=system).tensor
+    assert torch.equal(restored, PixelUnshuffle().decode(latent).clamp(0, 1))
+    assert not torch.equal(restored, photo)
+
+
+def test_a_prior_is_named_and_does_not_move(photo: torch.Tensor) -> None:
+    made = learn(prior="unires-nano")
+    assert made.settings["prior_sha256"] == entry_of("unires-nano").sha256
+    total(made.loss(batch_of(photo), torch.Generator().manual_seed(0))).backward()
+    prior = {name: value for name, value in made.network.named_parameters() if ".prior." in name}
+    assert prior
+    assert not any(value.requires_grad for value in prior.values())
+    assert not any(".prior." in name for name in made.trained.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"prior_sha256": "0" * 64}, "trained on another unires-nano"),
+        ({"prior": "unires-mano"}, "unires-nano"),
+        ({"factor": 2, "dit": {**OPTIONS["dit"], "patch": 4}}, "blocks of 4 px, not of 2"),
+    ],
+)
+def test_another_prior_is_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ClareoError, match=said):
+        build(**{"prior": "unires-nano", **changes})
 
 
 @pytest.mark.parametrize("steps", [2, 5, 10, 20, 50])

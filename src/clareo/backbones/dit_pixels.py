@@ -1,4 +1,4 @@
-"""A controlled transformer on unshuffled pixels: what it says is added to what it is given."""
+"""A controlled transformer on unshuffled pixels: what it says is added to what it is given, or to what a prior says."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from clareo.backbones.unet import BlockTransform
 from clareo.errors import UsageError
 
 if TYPE_CHECKING:
+    from clareo.backbones.prior import Told
     from clareo.types import Condition, Latent
 
 # Of a block's cosine transform: its mean, and everything else. What enters is brought to unit size; what leaves, to the
@@ -43,12 +44,14 @@ class Finish(nn.Module):
 class PixelDiT(nn.Module):
     """Predict a clean photo, and its map where there is one, as what is given plus a correction.
 
-    Each is a block of pixels in the channels of a latent. Untrained, it returns what it is given to the bit.
+    Each is a block of pixels in the channels of a latent. Where there is a prior, what is given of the photo is what
+    the prior makes of it. Untrained, it returns what it is given to the bit.
     """
 
-    def __init__(self, controlled: ControlledDiT, finish: Finish, factor: int) -> None:
+    def __init__(self, controlled: ControlledDiT, finish: Finish, factor: int, prior: Told | None = None) -> None:
         super().__init__()
         self.controlled, self.finish = controlled, finish
+        self.prior = prior
         self.transform = BlockTransform(factor)
         channels = controlled.dit.settings.entering
         self.shown = tuple(GIVEN)[: channels // (3 * factor**2)]  # image, and map
@@ -61,12 +64,15 @@ class PixelDiT(nn.Module):
         if condition.control is None:
             msg = "a control branch needs something to see"
             raise ValueError(msg)
-        parts = x.chunk(len(self.shown), dim=1)
+        parts = list(x.chunk(len(self.shown), dim=1))
+        if self.prior is not None:
+            parts[0] = self.prior(parts[0], t)
         given = torch.cat([self._scaled(part, kind) for part, kind in zip(parts, self.shown, strict=True)], dim=1)
         seen = replace(condition, control=self._scaled(condition.control, "image"))
         said = self.finish(self.controlled(given, t, seen, start)).float()
         halves = zip(said.chunk(len(self.shown), dim=1), self.shown, strict=True)
-        return x + torch.cat([self._correction(half, kind) for half, kind in halves], dim=1)
+        corrections = [self._correction(half, kind) for half, kind in halves]
+        return torch.cat([part + correction for part, correction in zip(parts, corrections, strict=True)], dim=1)
 
     def _scaled(self, pixels: Latent, kind: str) -> torch.Tensor:
         coefficients = self.transform(pixels - GREY)

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from clareo.backbones.text import TextEncoder
 from clareo.backbones.unet import UNet, UNetSettings
 from clareo.checkpoints import check_same, entry_of, fill, load_packaged, ready
-from clareo.types import Condition
+from clareo.types import Condition, Latent
 
 
 class Prior(nn.Module):
@@ -28,6 +29,20 @@ class Prior(nn.Module):
     def told(self, words: str, count: int) -> Condition:
         """Say the same words to a batch."""
         return Condition(text=self.text([words]).expand(count, -1, -1))
+
+
+class Told(nn.Module):
+    """A prior that is told the same words about every photo, and does not learn."""
+
+    def __init__(self, prior: Prior, words: str) -> None:
+        super().__init__()
+        self.prior, self.words = prior, words
+
+    @torch.no_grad()
+    def forward(self, x: Latent, t: torch.Tensor) -> Latent:
+        """(B, C, h, w), (B,) -> the photo that it makes of it."""
+        made: Latent = self.prior.backbone(x, t, self.prior.told(self.words, len(x)))
+        return made
 
 
 def load_prior(name: str) -> Prior:

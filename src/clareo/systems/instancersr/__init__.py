@@ -38,14 +38,17 @@ The paper is silent on the following; what is done is ours:
   matched.
 
 Differs from the paper (nano preset):
+- The paper starts from a DiT that was pretrained on a million photos. What is pretrained here is the U-Net that nano
+  presets share: frozen, it makes a first picture of x_t, and the transformer, which begins from nothing, sees that
+  and adds to it. `prior=""` leaves it out: then the transformer restores alone, and needs far more training.
 - Pixels unshuffled by 4 in the place of the VAE; 8 blocks of 192, 4 of them copied, tokens of 8 x 8 px. What enters is
   a cosine transform of blocks, small frequencies scaled up; what leaves is added to what is given, so that an untrained
-  network returns the degraded photo. A last convolution looks across the borders of tokens.
+  network returns what the prior says. A last convolution looks across the borders of tokens.
 - Attention stays in windows of 16 x 16 tokens, every other time shifted by half: to all 4,096 tokens of 512 px it took
   ten times as long on a CPU, and crops of 128 px are trained with as many tokens as are seen in use.
 - Direct iteration from the degraded photo and a grey map, L1 on the clean ones, one step. The control branch sees the
   degraded photo as well, from which the clean one could be solved for; so x_t always holds the network's own estimate.
-- Of L_denoise the photo's half weighs 50 and the map's 0.2. Errors of pixels are a small part of those of noise, and
+- Of L_denoise the photo's half weighs 50 and the map's 3. Errors of pixels are a small part of those of noise, and
   corrections of photos a twentieth of those of a map; with equal weights tokens learned nothing about the photo.
 - Crops are placed anywhere among the positions of 512 px while training.
 - Instances are drawn scenes' own, or what a classical segmenter finds; the teacher is a compact network of ours.

@@ -14,6 +14,7 @@ from torch import nn
 
 from clareo.backbones.dit import Grid
 from clareo.backbones.features import recorded
+from clareo.checkpoints import entry_of
 from clareo.degrade import recipes
 from clareo.degrade.recipes.draws import pick
 from clareo.diffusion import losses
@@ -113,6 +114,8 @@ def training(options: Mapping[str, Any]) -> Training:
     if isinstance(settings, PaperSettings):
         system, model = build_paper(settings)
         return _training(system, model, settings, _noise_terms)
+    if settings.prior:
+        settings = replace(settings, prior_sha256=entry_of(settings.prior).sha256)
     system, model = build_nano(settings)
     return _training(system, model, settings, partial(_pixel_terms, settings=settings))
 

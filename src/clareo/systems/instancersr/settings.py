@@ -63,7 +63,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class NanoSettings(Settings):
-    """The nano preset: a compact transformer on unshuffled pixels, from the degraded photo."""
+    """The nano preset: a compact transformer on unshuffled pixels, behind the prior that nano presets share."""
 
     dit: DiTSettings = field(default_factory=lambda: DiTSettings(48, 48, 192, 8, 4, 2, classes=0, window=16))
     factor: int = 4  # photo pixels along a latent pixel
@@ -73,8 +73,11 @@ class NanoSettings(Settings):
     teacher: str = "nano"
     projector: int = 256
     table: int = 64  # tokens of 8 px along a tile of 512 px
+    prior: str = "unires-nano"  # a packaged checkpoint; nothing: the transformer restores photos alone
+    prior_sha256: str = ""  # of the file that was leaned on while training; another one would not do
+    prior_words: str = "Super-resolution"  # what the prior is told: of its prompts the best single one here
     denoise: float = 50.0  # weight of the L1 of the photo: with 1, what tokens carry is all about maps and the teacher
-    mapped: float = 0.2  # weight of that of the map
+    mapped: float = 3.0  # weight of that of the map
     preset: str = "nano"
 
     def __post_init__(self) -> None:
