@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,10 @@ from clareo.checkpoints import entry_of
 from clareo.diffusion.process import DirectIteration
 from clareo.errors import ClareoError, RecipeError, UsageError
 from clareo.latents import JointLatent, PixelUnshuffle, enlarge
+from clareo.perceive.instances import paint
 from clareo.system import Batch, System, Training
 from clareo.systems import instancersr
+from clareo.systems.instancersr import exam
 from clareo.systems.instancersr.learning import Instances, draw_start
 from clareo.train.loop import train
 from clareo.train.recipe import Recipe, parse_recipe, read_recipe
@@ -434,3 +437,58 @@ def test_maps_are_written_where_they_are_asked_for(run: Path, photos: Path, tmp_
         assert drawn.size == restored.size
     assert '"beside": ["map"]' in report.read_text()
     assert not (tmp_path / "plain" / "a.map.png").exists()
+
+
+# --- the exam --------------------------------------------------------------------------------------------------------
+
+
+def test_an_exam_asks_every_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system whose map is the true one, and whose tokens say whose they are, passes in everything."""
+    monkeypatch.setattr(exam, "LEARNED", 3)
+    monkeypatch.setattr(exam, "HELD", 2)
+    system = build()
+    speak(system.network)
+    rows = list(exam.take(system))
+    assert len(rows) == 2
+    assert rows == list(exam.take(system)), "always the same scenes"
+    layers = {f"{kind} mIoU {layer}" for kind in ("kind", "border") for layer in (1, 2, 3)}
+    assert set(rows[0]) == {"map IoU", "scene PSNR", "affinity", "norms between"} | layers
+    assert set(rows[0]) <= set(exam.SCALES)
+    assert all(0 <= value <= 1 for row in rows for name, value in row.items() if name != "scene PSNR")
+    assert "map IoU" not in next(iter(exam.take(build(maps=False))))
+    assert exam.aligned_layer(28) == 10
+    assert exam.aligned_layer(8) == instancersr.NanoSettings().align_layer
+
+
+def test_who_draws_the_truth_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exam, "LEARNED", 3)
+    monkeypatch.setattr(exam, "HELD", 3)
+    sit = exam._sit
+
+    def knows(system: System, number: int) -> exam.Sitting:
+        sitting = sit(system, number)
+        whose = F.one_hot(sitting.ids + 1, 12).float() + 0.01
+        return replace(sitting, drawn=paint(sitting.scene.masks)[None], tokens=[whose])
+
+    monkeypatch.setattr(exam, "_sit", knows)
+    for row in exam.take(build()):
+        assert row["map IoU"] > 0.75  # two things of one colour that touch are read as one
+        assert row["affinity"] == 1.0
+        assert row["border mIoU 1"] == 1.0
+
+
+def test_the_loss_is_validated_on_photos_set_aside(photos: Path, tmp_path: Path) -> None:
+    for name, unseen in (("seen", 0), ("unseen", 3)):
+        train(replace(recipe(2), validate_every=1, unseen=unseen), photos, tmp_path / name)
+    found = {name: list(_rows(tmp_path / name / "validation.csv")) for name in ("seen", "unseen")}
+    assert not any(name.startswith("unseen") for name in found["seen"][0])
+    losses = [{name: value for name, value in row.items() if name.startswith("unseen")} for row in found["unseen"]]
+    assert set(losses[0]) == {"unseen l1", "unseen map", "unseen repa", "unseen is"}
+    assert losses[0] != losses[1], "the network has moved"
+    weights = [(tmp_path / name / "weights.safetensors").stat().st_size for name in ("seen", "unseen")]
+    assert abs(weights[0] - weights[1]) < 100, "nothing of it is kept"
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
+    with path.open(newline="") as file:
+        yield from csv.DictReader(file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from torchvision.utils import save_image
 from clareo.bench import study
 from clareo.bench.studies import run
 from clareo.bench.studies.measure import TEXTS, Case, Line
-from clareo.bench.studies.plan import read_study
+from clareo.bench.studies.plan import Claims, Race, read_study
+from clareo.bench.studies.race import race, steps_to
 from clareo.bench.studies.tables import tables
 from clareo.errors import CheckpointError, ClareoError
 from clareo.system import System
@@ -178,14 +180,14 @@ def test_verdicts_follow_the_interval() -> None:
         "better": lines(lambda photo: 21.0 + photo, 0.0),
         "neither": lines(lambda photo: 20.0 + photo + (-1) ** photo, 0.1),
     }
-    text = "\n".join(tables({"T": rows}, clean, {"psnr": True}))
+    text = "\n".join(tables([(Claims("T", ()), rows)], clean, {"psnr": True}))
     told = {tuple(line.split(" | ")[:2]): line for line in text.splitlines() if line.count("|") == 5}
     assert told["| worse", "psnr"].endswith("+1.0000 [+1.0000, +1.0000] | reproduced |")
     assert told["| better", "psnr"].endswith("-1.0000 [-1.0000, -1.0000] | refuted |")
     assert told["| neither", "psnr"].endswith("inconclusive |")
     assert told["| worse", "frechet-judge"].endswith("reproduced |")
     assert told["| neither", "frechet-judge"].endswith("+0.000000 [+0.000000, +0.000000] | inconclusive |")
-    less = "\n".join(tables({"T": rows}, clean, {"psnr": False}))
+    less = "\n".join(tables([(Claims("T", ()), rows)], clean, {"psnr": False}))
     assert "| worse | psnr | -1.0000 [-1.0000, -1.0000] | refuted |" in less
 
 
@@ -194,3 +196,44 @@ def test_the_studies_that_are_carried_can_be_run(path: Path) -> None:
     plan = read_study(path)
     for name in plan.runs:
         assert run._recipe(plan, name, 0).system in path.stem
+
+
+# --- exams and races -------------------------------------------------------------------------------------------------
+
+
+def test_an_exam_is_told_apart_from_photos() -> None:
+    """Values that photos do not have are compared case by case, and crowds know nothing of cases."""
+    photos = lines(lambda _: 20.0, 0.1)
+    sat = [Line(f"case {number}", 0, 0, {"IoU": 0.5 + number / 100}, torch.empty(0)) for number in range(20)]
+    better = [replace(line, values={"IoU": line.values["IoU"] + 0.1}) for line in sat]
+    clean = {line.photo: line.seen for line in lines(lambda _: 0.0, 0.0)}
+    rows = {"ours": [*photos, *better], "theirs": [*photos, *sat], "without": photos}
+    text = "\n".join(tables([(Claims("T", ()), {k: rows[k] for k in ("ours", "theirs")})], clean, SCALES))
+    assert "| theirs | IoU | +0.1000 [+0.1000, +0.1000] | reproduced |" in text
+    assert "| psnr ↑ | IoU ↑ | frechet-judge ↓ |" in text
+    assert "| IoU" not in "\n".join(tables([(Claims("T", ()), rows)], clean, SCALES)), "not all rows have it"
+    assert "psnr" not in "\n".join(tables([(Claims("T", (), ("IoU",)), {"ours": rows["ours"]})], clean, SCALES))
+
+
+SCALES = {"psnr": True, "IoU": True}
+
+
+def test_a_race_counts_steps_to_where_the_last_one_ends(tmp_path: Path) -> None:
+    curves = {"fast": [3.0, 1.0, 0.5], "slow": [3.0, 2.0, 1.5], "stuck": [3.0, 3.0, 2.5]}
+    for name, scores in curves.items():
+        (tmp_path / name).mkdir()
+        rows = [f"{10 * (place + 1)},{score}" for place, score in enumerate(scores)]
+        (tmp_path / name / "validation.csv").write_text("\n".join(["step,unseen l1", *rows]))
+    places = {(name, 0): tmp_path / name for name in curves}
+    text = "\n".join(race(Race("R", "unseen l1", ("fast", "stuck", "slow")), places, [0]))
+    assert "| fast | 18 | 1.71x | 1.71x |" in text  # 1.5 lies three quarters of the way from 3 at 10 to 1 at 20
+    assert "| stuck | more than 30 | never | - |" in text
+    assert "| slow | 30 | 1.00x | 1.00x |" in text
+    with pytest.raises(ClareoError, match="unseen l1"):
+        list(race(Race("R", "unseen l2", ("fast", "slow")), places, [0]))
+
+
+def test_more_may_be_better_in_a_race() -> None:
+    assert steps_to([(1, 10.0), (3, 20.0)], 15.0, higher=True) == 2.0
+    assert steps_to([(1, 10.0), (3, 20.0)], 25.0, higher=True) is None
+    assert steps_to([(1, 10.0)], 10.0, higher=True) == 1.0

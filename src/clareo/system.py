@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -132,6 +132,14 @@ class Probe:
     name: str
     higher_is_better: bool
     take: Callable[[System, Image, Image], float | None]  # of the canvas and the clean photo; None: not built
+
+
+@dataclass(frozen=True)
+class Exam:
+    """What a study may ask a method in cases of the method's own; a system's file may offer one as ``EXAM``."""
+
+    scales: Mapping[str, bool]  # what may be measured -> whether more of it is better
+    take: Callable[[System], Iterable[Mapping[str, float]]]  # the same cases in the same order, whoever sits it
 
 
 class SystemModule(Protocol):

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 RIDGE = 1e-2  # of the features' own variance
 STEPS = ((0, 1), (1, 0))  # to the neighbour on the right and to the one below
-Labelled: TypeAlias = tuple[torch.Tensor, torch.Tensor]  # tokens (B, N, D), labels (B, N); below 0: unknown
+Labelled: TypeAlias = tuple[torch.Tensor, torch.Tensor]  # tokens (B, N, D) or (M, D), and labels; below 0: unknown
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -182,3 +182,11 @@ def collate(examples: list[Example], stage: Stage) -> Batch:
     truth = {name: torch.stack([e.truth[name] for e in examples]) for name in examples[0].truth}
     prompts = [e.prompt for e in examples]
     return Batch(reference, degraded, prompts, stage.far_share, stage.own_share, stage.part, truth)
+
+
+def placed(batch: Batch, device: torch.device) -> Batch:
+    """Move a batch to where the network is, laid out as convolutions like it."""
+    images = (batch.reference, batch.degraded)
+    reference, degraded = (image.to(device).contiguous(memory_format=torch.channels_last) for image in images)
+    truth = {name: value.to(device) for name, value in batch.truth.items()}
+    return replace(batch, reference=reference, degraded=degraded, truth=truth)

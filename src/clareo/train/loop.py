@@ -23,11 +23,12 @@ from torch import nn
 from clareo.devices import choose_device, choose_precision, keep_freed_memory
 from clareo.errors import CheckpointError
 from clareo.system import Batch, Measure, Training
-from clareo.train.data import batches, load_photos, split
+from clareo.train.data import batches, load_photos, placed, split
 from clareo.train.export import commit, write_checkpoint
 from clareo.train.learners import learner
 from clareo.train.parallel import Group, join
 from clareo.train.recipe import Optimiser, Recipe
+from clareo.train.unseen import unseen
 from clareo.train.validate import Validation
 
 LAST = "last.safetensors"
@@ -80,12 +81,15 @@ def train(recipe: Recipe, data: Path, run: Path, resume: bool = False) -> Path: 
 
 def _measure(training: Training, aside: list[NDArray[np.uint8]], recipe: Recipe) -> Measure:
     """Return what is measured while training."""
+    measures: list[Measure] = []
     crop = recipe.stages[-1].crop
     if training.system is not None:
-        return Validation(training.system, aside, crop, recipe.seed).measure
-    if training.examine is not None:
-        return training.examine(aside, crop, recipe.seed)
-    return dict
+        measures.append(Validation(training.system, aside, crop, recipe.seed).measure)
+    elif training.examine is not None:
+        measures.append(training.examine(aside, crop, recipe.seed))
+    if recipe.unseen:
+        measures.append(unseen(training, aside, recipe))
+    return lambda: {name: value for measure in measures for name, value in measure().items()}
 
 
 def _settled(training: Training, aside: list[NDArray[np.uint8]], recipe: Recipe) -> Mapping[str, Any]:
@@ -137,16 +141,9 @@ def _steps(
     dtype = choose_precision(recipe.precision, device)
     for batch in stream:
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            terms = training.loss(_to(batch, device), _generator(recipe.seed, state.step, group.rank))
+            terms = training.loss(placed(batch, device), _generator(recipe.seed, state.step, group.rank))
         _update(state, sum(terms.values(), torch.zeros((), device=device)), recipe, group)
         yield terms, len(batch.prompts)
-
-
-def _to(batch: Batch, device: torch.device) -> Batch:
-    images = (batch.reference, batch.degraded)
-    reference, degraded = (image.to(device).contiguous(memory_format=torch.channels_last) for image in images)
-    truth = {name: value.to(device) for name, value in batch.truth.items()}
-    return replace(batch, reference=reference, degraded=degraded, truth=truth)
 
 
 def _generator(seed: int, step: int, rank: int) -> torch.Generator:

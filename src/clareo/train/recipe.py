@@ -74,6 +74,7 @@ class Recipe:
     log_every: int = 50  # steps
     checkpoint_every: int = 250  # steps
     validate_every: int = 1000  # steps
+    unseen: int = 0  # samples of photos set aside on which the loss is validated as well
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     pairs: tuple[PairedFolder, ...] = ()
     start_from: str = ""  # a safetensors file whose weights are taken over

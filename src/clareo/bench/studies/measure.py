@@ -22,7 +22,7 @@ from clareo.perceive.templates import caption_by_formula
 from clareo.quality.frechet import pieces_seen
 from clareo.quality.judge import load_judge
 from clareo.restore import restore
-from clareo.system import Probe, System
+from clareo.system import Exam, Probe, System
 from clareo.types import Image, Percept
 
 if TYPE_CHECKING:
@@ -45,13 +45,13 @@ class Case:
 
 @dataclass(frozen=True)
 class Line:
-    """One photo restored by one run."""
+    """One photo restored by one run, or one case of an exam."""
 
     photo: str
     version: int
     seed: int
     values: Mapping[str, float]
-    seen: torch.Tensor  # by the judge, of every piece: (pieces, D)
+    seen: torch.Tensor  # by the judge, of every piece: (pieces, D); nothing where there is no photo
 
 
 def cases_of(plan: Study, data: Path, limit: int | None) -> list[Case]:
@@ -86,6 +86,12 @@ def measured(
         yield Line(case.photo, case.version, seed, values, pieces_seen(network, [picture]))
 
 
+def examined(system: System, exam: Exam, seed: int) -> Iterator[Line]:
+    """Let a system sit the exam of its method."""
+    for number, values in enumerate(exam.take(system)):
+        yield Line(f"case {number}", 0, seed, values, torch.empty(0))
+
+
 def clean_seen(cases: Sequence[Case]) -> dict[str, torch.Tensor]:
     """Return what the judge sees of every clean photo; a photo counts once for each of its versions."""
     network = load_judge()
@@ -98,7 +104,9 @@ def clean_seen(cases: Sequence[Case]) -> dict[str, torch.Tensor]:
 def scales_of(metrics: Sequence[str], module: ModuleType) -> dict[str, bool]:
     """Say of every value whether more of it is better."""
     scales = {measure.family: measure.higher_is_better for measure in find_measures(metrics)}
-    return {**scales, COLOUR: False, **{probe.name: probe.higher_is_better for probe in getattr(module, "PROBES", ())}}
+    probes = {probe.name: probe.higher_is_better for probe in getattr(module, "PROBES", ())}
+    exam: Exam | None = getattr(module, "EXAM", None)
+    return {**scales, COLOUR: False, **probes, **({} if exam is None else exam.scales)}
 
 
 def _values(picture: Image, case: Case, measures: Sequence[Measure]) -> Iterator[tuple[str, float]]:

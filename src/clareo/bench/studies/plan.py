@@ -34,6 +34,17 @@ class Claims:
 
     title: str
     rows: tuple[Row, ...]
+    measures: tuple[str, ...] = ()  # that it is about; none named: all there are
+
+
+@dataclass(frozen=True)
+class Race:
+    """Runs of which the last one sets the score; the claim is that the others reach it in fewer steps."""
+
+    title: str
+    score: str  # a column of what runs validate while training
+    rows: tuple[str, ...]  # runs
+    higher: bool = False  # is better
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,7 @@ class Study:
     recipe: Path
     runs: Mapping[str, Mapping[str, Any]]  # name -> keys of the recipe, as `clareo train` takes them
     tables: tuple[Claims, ...]
+    races: tuple[Race, ...] = ()
     short: Mapping[str, Any] = field(default_factory=dict)  # keys of the recipe for every run
     seeds: tuple[int, ...] = (0,)  # of training
     metrics: tuple[str, ...] = ("psnr", "ssim", "gmsd", "niqe-fit", "judge")
@@ -60,10 +72,12 @@ def read_study(path: Path) -> Study:
         msg = f"{path}: a study has a recipe, runs and tables; there is no {', no '.join(missing)}"
         raise RecipeError(msg)
     tables = tuple(_table(each) for each in plain.pop("tables"))
-    found = Study(path.parent / plain.pop("recipe"), tables=tables, **plain)
-    for row in (row for table in tables for row in table.rows):
-        if row.run not in found.runs:
-            raise UnknownNameError.of("run", row.run, found.runs)
+    races = tuple(_race(each) for each in plain.pop("races", ()))
+    found = Study(path.parent / plain.pop("recipe"), tables=tables, races=races, **plain)
+    used = [row.run for table in tables for row in table.rows] + [run for race in races for run in race.rows]
+    for run in used:
+        if run not in found.runs:
+            raise UnknownNameError.of("run", run, found.runs)
     return found
 
 
@@ -73,4 +87,12 @@ def _table(plain: Mapping[str, Any]) -> Claims:
     if not known.get("title") or not rows:
         msg = "a table of a study has a title and at least one row"
         raise RecipeError(msg)
-    return Claims(known["title"], rows)
+    return Claims(known["title"], rows, tuple(known.get("measures", ())))
+
+
+def _race(plain: Mapping[str, Any]) -> Race:
+    known = checked(Race, plain)
+    if not known.get("title") or not known.get("score") or len(known.get("rows", ())) < 2:
+        msg = "a race of a study has a title, a score and at least two rows"
+        raise RecipeError(msg)
+    return Race(**{**known, "rows": tuple(known["rows"])})

@@ -9,12 +9,13 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from clareo.bench.studies.measure import Case, Line, cases_of, clean_seen, measured, scales_of
+from clareo.bench.studies.measure import Case, Line, cases_of, clean_seen, examined, measured, scales_of
 from clareo.bench.studies.plan import Row, Study, read_study
+from clareo.bench.studies.race import race
 from clareo.bench.studies.tables import tables
 from clareo.errors import CheckpointError
 from clareo.io import atomic
-from clareo.system import System, system_module
+from clareo.system import Exam, System, system_module
 from clareo.train.loop import WEIGHTS, train
 from clareo.train.recipe import Recipe, read_recipe
 
@@ -32,9 +33,10 @@ def study(path: Path, photos: Path, data: Path, out: Path, limit: int | None = N
         _say(f"measuring {row.name}")
         found[_used(row)] = list(_lines(plan, row, recipes, places, cases))
         _write(found, out / "study.csv")
-    by_table = {table.title: {row.name: found[_used(row)] for row in table.rows} for table in plan.tables}
+    by_table = [(table, {row.name: found[_used(row)] for row in table.rows}) for table in plan.tables]
     scales = scales_of(plan.metrics, system_module(next(iter(recipes.values())).system))
-    text = _about(plan, cases) + "\n\n" + "\n".join(tables(by_table, clean_seen(cases), scales))
+    races = [line for each in plan.races for line in race(each, places, plan.seeds)]
+    text = _about(plan, cases) + "\n\n" + "\n".join([*tables(by_table, clean_seen(cases), scales), *races])
     (out / "study.md").write_text(text, encoding="utf-8")
     return text
 
@@ -67,6 +69,9 @@ def _lines(
         module = system_module(recipes[row.run, seed].system)
         system: System = module.load(str(places[row.run, seed]), **row.options)
         yield from measured(system, row, cases, plan, getattr(module, "PROBES", ()), seed)
+        exam: Exam | None = getattr(module, "EXAM", None)
+        if exam is not None and row.steps in (None, 1):  # it is sat in one step
+            yield from examined(system, exam, seed)
 
 
 def _distinct(plan: Study) -> list[Row]:

@@ -15,6 +15,7 @@ from clareo.quality.frechet import distance
 
 if TYPE_CHECKING:
     from clareo.bench.studies.measure import Line
+    from clareo.bench.studies.plan import Claims
 
 CROWD = "frechet-judge"
 CROWDS = 200  # resamples of a distance between crowds: each takes the roots of two matrices
@@ -23,7 +24,9 @@ ARROWS = {True: "↑", False: "↓"}
 Found = Mapping[str, "Sequence[Line]"]  # name of a row -> its lines
 
 
-def tables(found: Mapping[str, Found], clean: Mapping[str, torch.Tensor], scales: Mapping[str, bool]) -> Iterator[str]:
+def tables(
+    found: Sequence[tuple[Claims, Found]], clean: Mapping[str, torch.Tensor], scales: Mapping[str, bool]
+) -> Iterator[str]:
     """Yield every table: means of all rows, then how far the first one is ahead of each of the others.
 
     ``clean`` is what the judge sees of every clean photo, ``scales`` say of every value whether more is better.
@@ -32,10 +35,10 @@ def tables(found: Mapping[str, Found], clean: Mapping[str, torch.Tensor], scales
         f"Ahead: by how much the first row is better, with {LEVEL} % bootstrap intervals over photos ({RESAMPLES} "
         f"resamples; {CROWD} {CROWDS}). Reproduced: the interval lies above nought, refuted: below, else inconclusive."
     )
-    for title, rows in found.items():
+    for claims, rows in found:
         lines = next(iter(rows.values()))
-        names = [name for name in scales if all(name in line.values for row in rows.values() for line in row)]
-        yield f"\n### {title}\n"
+        names = [name for name in scales if _about(claims, name) and all(_with(name, row) for row in rows.values())]
+        yield f"\n### {claims.title}\n"
         yield from _means(rows, names, scales, clean)
         if len(rows) > 1:
             yield "\n| first row against | measure | ahead by | claim |\n|---|---|---|---|"
@@ -46,13 +49,22 @@ def tables(found: Mapping[str, Found], clean: Mapping[str, torch.Tensor], scales
     yield ""
 
 
+def _about(claims: Claims, name: str) -> bool:
+    return not claims.measures or name in claims.measures
+
+
+def _with(name: str, lines: Sequence[Line]) -> list[Line]:
+    """Return the lines that hold a value: photos and the cases of an exam have different ones."""
+    return [line for line in lines if name in line.values]
+
+
 def _means(
     rows: Found, names: Sequence[str], scales: Mapping[str, bool], clean: Mapping[str, torch.Tensor]
 ) -> Iterator[str]:
     heads = [f"{name} {ARROWS[scales[name]]}" for name in names] + [f"{CROWD} {ARROWS[False]}"]
     yield "| | " + " | ".join(heads) + " |\n|---|" + "---|" * len(heads)
     for row, lines in rows.items():
-        values = [fmean(line.values[name] for line in lines) for name in names]
+        values = [fmean(line.values[name] for line in _with(name, lines)) for name in names]
         values.append(_crowd(_by_photo(lines), clean, list(clean)))
         yield f"| {row} | " + " | ".join(f"{value:.{digits_for([value])}f}" for value in values) + " |"
 
@@ -60,7 +72,7 @@ def _means(
 def _ahead(ours: Sequence[Line], theirs: Sequence[Line], name: str, *, higher: bool) -> Estimate:
     """Return by how much ``ours`` is better, over photos: versions of one, and seeds, are not independent."""
     apart: dict[str, list[float]] = defaultdict(list)
-    for our, their in zip(ours, theirs, strict=True):
+    for our, their in zip(_with(name, ours), _with(name, theirs), strict=True):
         apart[our.photo].append((our.values[name] - their.values[name]) * (1 if higher else -1))
     return bootstrap([fmean(each) for each in apart.values()])
 
@@ -82,7 +94,8 @@ def _crowd_ahead(ours: Sequence[Line], theirs: Sequence[Line], clean: Mapping[st
 def _by_photo(lines: Sequence[Line]) -> dict[str, torch.Tensor]:
     seen: dict[str, list[torch.Tensor]] = defaultdict(list)
     for line in lines:
-        seen[line.photo].append(line.seen)
+        if len(line.seen):
+            seen[line.photo].append(line.seen)
     return {photo: torch.cat(pieces) for photo, pieces in seen.items()}
 
 

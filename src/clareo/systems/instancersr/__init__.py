@@ -63,12 +63,14 @@ from typing import Any
 
 from clareo.checkpoints import Checkpoint, fill, load_preset, ready
 from clareo.system import System
+from clareo.systems.instancersr.exam import EXAM
 from clareo.systems.instancersr.learning import Damage, draw_example, lessons, training
 from clareo.systems.instancersr.model import build_paper, compose_paper
 from clareo.systems.instancersr.nano import build_nano
 from clareo.systems.instancersr.settings import NanoSettings, PaperSettings
 
 __all__ = [
+    "EXAM",
     "Damage",
     "NanoSettings",
     "PaperSettings",
