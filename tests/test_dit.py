@@ -8,7 +8,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from clareo.backbones.dit import Attention, DiTSettings, LatentDiT, TimeEmbedding, positions, stretches
+from clareo.backbones.dit import (
+    FRAME,
+    Attention,
+    DiTSettings,
+    LatentDiT,
+    TimeEmbedding,
+    places_in_frame,
+    positions,
+    stretches,
+)
 from clareo.backbones.dit_control import ControlledDiT, TransformerControl
 from clareo.backbones.dit_pixels import Finish, PixelDiT
 from clareo.backbones.features import recorded
@@ -255,3 +264,18 @@ def test_pixels_that_do_not_fit_are_refused() -> None:
     network = dit(entering=40, leaving=40)
     with pytest.raises(UsageError, match="do not fit"):
         PixelDiT(ControlledDiT(network, TransformerControl(network, 2, 40)), Finish(40, 1), 4)
+
+
+def test_a_frame_is_told_from_its_middle() -> None:
+    """The same place between the edges, whatever the grid; as nothing before training."""
+    small, large = (places_in_frame(grid).view(*grid, FRAME) for grid in ((2, 3), (6, 9)))
+    assert torch.allclose(small, large[1::3, 1::3], atol=1e-6)  # the middle of three tokens
+    assert torch.allclose(small[0, 1, :2], torch.tensor([0.0, -0.5]))
+    plain, framed = (LatentDiT(DiTSettings(4, 4, 16, 2, 2, classes=0, framed=framed)) for framed in (False, True))
+    framed.load_state_dict({**plain.state_dict(), "frame.weight": torch.zeros(16, FRAME)})
+    x = torch.randn(1, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(plain.tokens(x)[0], framed.tokens(x)[0])
+    torch.nn.init.ones_(framed.frame.weight)  # type: ignore[union-attr]
+    apart = (framed.tokens(x)[0] - plain.tokens(x)[0]).view(3, 3, 16)
+    assert torch.allclose(apart, (framed.tokens(x, (5, 7))[0] - plain.tokens(x, (5, 7))[0]).view(3, 3, 16), atol=1e-5)
+    assert len({round(value, 4) for value in apart[..., 0].flatten().tolist()}) > 3

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Grid = tuple[int, int]  # tokens down and across
 FREQUENCIES = 128  # of the time, each as cosine and sine
+WAVES = (1, 2, 4)  # quarters of a turn from the middle of a frame to its edge
+FRAME = 2 + 4 * len(WAVES)  # numbers that say where a token lies in its frame
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class DiTSettings:
     ratio: int = 4  # of the forward layer's width to a token's
     classes: int = 1000  # labels beside the null class, the only one that is ever used; 0: no labels
     window: int = 0  # tokens along the windows that attention stays in, every other time shifted by half; 0: everywhere
+    framed: bool = False  # tokens also know where they lie between the edges of what is seen
     late: int = 0  # frequencies of the time are 10000^(-i / (128 - late)); 1 in diffusers' layout
 
     def __post_init__(self) -> None:
@@ -58,6 +61,14 @@ def positions(grid: Grid, width: int, start: Grid = (0, 0)) -> torch.Tensor:
     rows, columns = (_line(first, count, width // 2) for first, count in zip(start, grid, strict=True))
     both = [columns[None].expand(*grid, -1), rows[:, None].expand(*grid, -1)]
     return torch.cat(both, dim=-1).flatten(0, 1).float()
+
+
+def places_in_frame(grid: Grid) -> torch.Tensor:
+    """Say where tokens lie between the edges of a grid, (h w, 14): from -1 to 1, and waves of that."""
+    rows, columns = (2 * (torch.arange(count) + 0.5) / count - 1 for count in grid)
+    both = torch.stack([columns[None].expand(grid), rows[:, None].expand(grid)], dim=-1).flatten(0, 1)
+    waves = [wave(turn * torch.pi / 2 * both) for turn in WAVES for wave in (torch.sin, torch.cos)]
+    return torch.cat([both, *waves], dim=-1)
 
 
 def _line(first: int, count: int, width: int) -> torch.Tensor:
@@ -195,6 +206,7 @@ class LatentDiT(nn.Module):
         self.settings = settings
         self.timestep = timestep  # our t in [0, 1] -> the step that the network was trained with
         self.enter = nn.Conv2d(settings.entering, settings.width, settings.patch, settings.patch)
+        self.frame = nn.Linear(FRAME, settings.width, bias=False) if settings.framed else None
         self.time = TimeEmbedding(settings.width, settings.late)
         self.label = nn.Embedding(settings.classes + 1, settings.width) if settings.classes else None
         shifts = (settings.window // 2 * (place % 2) for place in range(settings.depth))
@@ -204,6 +216,8 @@ class LatentDiT(nn.Module):
         for module in (*self.blocks, self.leave):
             zeroed(module.modulate)
         zeroed(self.leave.linear)
+        if self.frame is not None:
+            nn.init.zeros_(self.frame.weight)
         for embedding in (self.time.first, self.time.second, self.label):
             if embedding is not None:
                 nn.init.normal_(embedding.weight, std=0.02)
@@ -221,6 +235,8 @@ class LatentDiT(nn.Module):
         entered = self.enter(x)
         grid = (entered.shape[-2], entered.shape[-1])
         places = positions(grid, self.settings.width, start).to(entered.device)
+        if self.frame is not None:
+            places = places + self.frame(places_in_frame(grid).to(entered))
         return entered.flatten(2).transpose(1, 2).contiguous() + places, grid  # every sum keeps the order in memory
 
     def vector(self, t: torch.Tensor) -> torch.Tensor:

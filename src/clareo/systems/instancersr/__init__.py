@@ -46,11 +46,13 @@ Differs from the paper (nano preset):
   network returns what the prior says. A last convolution looks across the borders of tokens.
 - Attention stays in windows of 16 x 16 tokens, every other time shifted by half: to all 4,096 tokens of 512 px it took
   ten times as long on a CPU, and crops of 128 px are trained with as many tokens as are seen in use.
-- Direct iteration from the degraded photo and a grey map, L1 on the clean ones, one step. The control branch sees the
-  degraded photo as well, from which the clean one could be solved for; so x_t always holds the network's own estimate.
-- Of L_denoise the photo's half weighs 50 and the map's 3. Errors of pixels are a small part of those of noise, and
+- Direct iteration from the degraded photo and a grey map, L1 on the clean photo, MSE on its map, one step. The control
+  branch sees the degraded photo as well, from which the clean one could be solved for; so x_t always holds the
+  network's own estimate.
+- Of L_denoise the photo's half weighs 50 and the map's 10. Errors of pixels are a small part of those of noise, and
   corrections of photos a twentieth of those of a map; with equal weights tokens learned nothing about the photo.
-- Crops are placed anywhere among the positions of 512 px while training.
+- Crops are placed anywhere among the positions of 512 px while training. So tokens are also told where they lie
+  between the edges of what is seen: a map's colours are about its middle.
 - Instances are drawn scenes' own, or what a classical segmenter finds; the teacher is a compact network of ours.
 """
 

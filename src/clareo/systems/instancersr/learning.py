@@ -196,16 +196,20 @@ def _pixel_terms(
     rng: torch.Generator,
     settings: NanoSettings,
 ) -> Terms:
-    """L1 of the clean photo and of its map, at t = 1 and on the system's own walk, in the place of eq. 4."""
+    """L1 of the clean photo and MSE of its map, at t = 1 and on the system's own walk, in the place of eq. 4."""
     if batch.own_share < 1 and batch.far_share < 1:  # clean = (x_t - t y) / (1 - t), and the control branch sees y
         msg = "between both ends x_t would give the clean photo away: recipes need own_share = 1"
         raise RecipeError(msg)
     clean, degraded = encoded(system, batch), system.codec.encode(batch.degraded)
     shares = (batch.far_share, batch.own_share)
     estimate = estimate_on_walk(denoiser, clean, degraded, said, shares, rng).float()
-    weights = {"l1": settings.denoise, "map": settings.mapped} if settings.maps else {"l1": settings.denoise}
-    halves = zip(weights.items(), estimate.chunk(len(weights), 1), clean.chunk(len(weights), 1), strict=True)
-    return {name: weight * losses.l1(found, wanted) for (name, weight), found, wanted in halves}
+    if not settings.maps:
+        return {"l1": settings.denoise * losses.l1(estimate, clean)}
+    (photo, drawn), (wanted, painted) = estimate.chunk(2, 1), clean.chunk(2, 1)
+    return {
+        "l1": settings.denoise * losses.l1(photo, wanted),
+        "map": settings.mapped * losses.mse(drawn, painted),  # of absolute errors the best guess is black for long
+    }
 
 
 def encoded(system: System, batch: Batch) -> Latent:

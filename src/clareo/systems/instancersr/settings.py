@@ -65,7 +65,9 @@ class Settings:
 class NanoSettings(Settings):
     """The nano preset: a compact transformer on unshuffled pixels, behind the prior that nano presets share."""
 
-    dit: DiTSettings = field(default_factory=lambda: DiTSettings(48, 48, 192, 8, 4, 2, classes=0, window=16))
+    dit: DiTSettings = field(
+        default_factory=lambda: DiTSettings(48, 48, 192, 8, 4, 2, classes=0, window=16, framed=True)
+    )
     factor: int = 4  # photo pixels along a latent pixel
     reach: int = 1  # latent pixels that the control branch sees beyond a token's own
     control: int = 4
@@ -77,7 +79,7 @@ class NanoSettings(Settings):
     prior_sha256: str = ""  # of the file that was leaned on while training; another one would not do
     prior_words: str = "Super-resolution"  # what the prior is told: of its prompts the best single one here
     denoise: float = 50.0  # weight of the L1 of the photo: with 1, what tokens carry is all about maps and the teacher
-    mapped: float = 3.0  # weight of that of the map
+    mapped: float = 10.0  # weight of the squared error of the map
     preset: str = "nano"
 
     def __post_init__(self) -> None:
