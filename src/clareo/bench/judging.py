@@ -121,15 +121,16 @@ def _table(answers: Sequence[Answer]) -> Iterator[str]:
     wins = sum(a.said < a.clean for a in worse)
     share = wins / max(1, len(worse))
     yield f"| clean photo above its over-sharpened or ringing version | {share:.1%} of {len(worse)} |"
-    yield "\n| kind, alone | samples | Spearman of the score | error of its degree | ranked first |"
-    yield "|---|---|---|---|---|"
+    yield "\n| kind, alone | samples | Spearman of the score | of its true degree | error there | ranked first |"
+    yield "|---|---|---|---|---|---|"
     for place, kind in enumerate(KINDS):
         alone = torch.tensor([a.recipe == "judged-single" and a.degrees[place] > 0 for a in answers])
         if int(alone.sum()) < 2:
             continue
         error = float((found - truth).abs()[alone, place].mean())
         first = float((found[alone].argmax(1) == place).float().mean())
-        yield f"| {kind} | {int(alone.sum())} | {spearman(said[alone], score[alone]):.3f} | {error:.3f} | {first:.1%} |"
+        ours, degree = spearman(said[alone], score[alone]), spearman(-truth[alone, place], score[alone])
+        yield f"| {kind} | {int(alone.sum())} | {ours:.3f} | {degree:.3f} | {error:.3f} | {first:.1%} |"
 
 
 def _speed(repeats: int = 7) -> Iterator[str]:
