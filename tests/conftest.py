@@ -11,6 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
 from skimage import data
 
@@ -19,6 +20,13 @@ from clareo import cli
 from clareo.backbones.prior import Prior
 from clareo.backbones.unet import UNetSettings
 from clareo.system import System
+from fakes import write_photos
+
+# the same examples every time, however slow the machine; a folder may serve all examples of a test
+settings.register_profile(
+    "clareo", derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+)
+settings.load_profile("clareo")
 
 
 @pytest.fixture(scope="session")
@@ -159,3 +167,16 @@ def run_cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
         return Said(status, said.out, said.err)
 
     return run
+
+
+@pytest.fixture
+def fast(unires: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Load the system once for all tests."""
+    monkeypatch.setattr(clareo, "load_system", lambda *_: unires)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Four photos; what is planted among them sorts between the first two and the last two."""
+    write_photos(tmp_path / "in", "a b y z")
+    return tmp_path / "in"

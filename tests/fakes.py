@@ -17,14 +17,20 @@ import PIL.Image
 import torch
 from torch import nn
 
-from clareo.batch import make_jobs, run
+import clareo
+from clareo.batch import Outcome, make_jobs, run
+from clareo.batch.memory import Load
 from clareo.colour import keep
 from clareo.diffusion.denoiser import Denoiser
 from clareo.diffusion.process import DirectIteration
 from clareo.diffusion.samplers import sample_ddim
+from clareo.io import photo_size
 from clareo.latents import PixelUnshuffle
+from clareo.restore import restore
 from clareo.system import System
 from clareo.types import Condition, Percept
+
+QUICK = {"judged": False}
 
 
 @dataclass
@@ -80,6 +86,27 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+def restored(source: Path, out: Path, system: System | None = None, **options: object) -> list[Outcome]:
+    """Run a batch as the command line does, without the judge."""
+    about_runs = ("overwrite", "resume", "keep_going", "workers", "memory", "stop", "thumbnails")
+    how = {name: options.pop(name) for name in about_runs if name in options}
+    jobs = make_jobs([source], out, {**QUICK, **options})
+    return list(run(jobs, system or fake_system(), **how))  # type: ignore[arg-type]
+
+
+def states(outcomes: list[Outcome]) -> dict[str, str]:
+    return {outcome.job.source.name: outcome.state for outcome in outcomes}
+
+
+def names(folder: Path) -> list[str]:
+    """Everything below a folder, hidden files included."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def whole(*stems: str) -> list[str]:
+    return sorted(f"{stem}{suffix}" for stem in stems for suffix in (".png", ".clareo.json"))
+
+
 # --- in processes of their own ---------------------------------------------------------------------------------------
 # `python fakes.py COMMAND ...` imports everything once and forks: a killed run costs no second import.
 
@@ -127,10 +154,38 @@ def two_at_once(source: Path, out: Path, log: Path) -> None:
         os.waitpid(pid, 0)
 
 
+def _memory(what: str) -> int:
+    """Return a line of the system's account of this process, in bytes: VmRSS is now, VmHWM the most so far."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(what))
+
+
+def restore_large(source: Path, out: Path, log: Path) -> None:
+    """Restore photos in a process of their own, streamed; write down what that took."""
+    system = clareo.load_system() if os.environ.get("CLAREO_REAL") else fake_system()
+    restore(torch.rand(3, 256, 256), system=system, weights={system.experts[0]: 1.0})  # loads whatever is loaded anyway
+    sizes = [photo_size(path) for path in sorted(source.iterdir())]
+    estimate = max(Load(height * width).streamed(512) for height, width in sizes)
+    before = _memory("VmRSS")
+    jobs = make_jobs([source], out, {"weights": {"denoise": 1.0}} if os.environ.get("CLAREO_REAL") else {})
+    outcomes = list(run(jobs, system, memory=estimate, thumbnails=200))
+    told = {
+        "errors": [outcome.error for outcome in outcomes],
+        "streamed": [done.plan.streamed for outcome in outcomes if (done := outcome.restoration) is not None],
+        "pictures": [len(seen.before) for outcome in outcomes if (seen := outcome.pictures) is not None],
+        "before": before,
+        "most": _memory("VmHWM"),
+        "estimate": estimate,
+    }
+    log.write_text(json.dumps(told), encoding="utf-8")
+
+
 if __name__ == "__main__":
     command, *paths = sys.argv[1:]
     places = [Path(path) for path in paths[:3]]
     if command == "kill":
         kill_and_resume(*places, kills=int(paths[3]))
+    elif command == "large":
+        restore_large(*places)
     else:
         two_at_once(*places)

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import resource
 import shutil
-import signal
-import socket
 import subprocess
-import sys
-import threading
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,42 +17,10 @@ import pytest
 import torch
 
 import clareo
-from clareo.batch import Outcome, Stop, make_jobs, run
-from clareo.batch.locks import FOREIGN, TakenError, claim
-from clareo.system import System
-from fakes import bytes_of, fake_system, write_photos
+from conftest import Said
+from fakes import bytes_of, fake_system, names, restored, states, whole, write_photos
 
-QUICK = {"judged": False}
-FAKES = Path(__file__).parent / "fakes.py"
-Run = Callable[..., object]
-
-
-def restored(source: Path, out: Path, system: System | None = None, **options: object) -> list[Outcome]:
-    """Run a batch as the command line does, without the judge."""
-    about_runs = ("overwrite", "resume", "keep_going", "workers", "memory", "stop", "thumbnails")
-    how = {name: options.pop(name) for name in about_runs if name in options}
-    jobs = make_jobs([source], out, {**QUICK, **options})
-    return list(run(jobs, system or fake_system(), **how))  # type: ignore[arg-type]
-
-
-def states(outcomes: list[Outcome]) -> dict[str, str]:
-    return {outcome.job.source.name: outcome.state for outcome in outcomes}
-
-
-def names(folder: Path) -> list[str]:
-    """Everything below a folder, hidden files included."""
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
-
-
-def whole(*stems: str) -> list[str]:
-    return sorted(f"{stem}{suffix}" for stem in stems for suffix in (".png", ".clareo.json"))
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Four photos; what is planted among them sorts between the first two and the last two."""
-    write_photos(tmp_path / "in", "a b y z")
-    return tmp_path / "in"
+Run = Callable[..., Said]
 
 
 # --- one photo fails, the others are done ----------------------------------------------------------------------------
@@ -145,16 +106,35 @@ FAULTS = {
 }
 
 
+def only_failure(said: Said, name: str = "m.png") -> str:
+    """See that the command line did all photos but one, in order, and ended with 1; return what it said of that one."""
+    accounts = [json.loads(line) for line in said.out.splitlines()]
+    assert [Path(account["input"]).name for account in accounts] == ["a.png", "b.png", name, "y.png", "z.png"]
+    assert ["error" in account for account in accounts] == [False, False, True, False, False]
+    error: str = accounts[2]["error"]
+    assert said.status == 1
+    assert said.err.count(error) == 2  # in its turn, and in the summary
+    assert "4 restored, 1 failed" in said.err
+    assert "Traceback" not in said.err
+    return error
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("case", FAULTS)
-def test_a_photo_fails_alone(case: str, workers: int, folder: Path, tmp_path: Path) -> None:
+def test_a_photo_fails_alone(
+    case: str, workers: int, folder: Path, tmp_path: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fault = FAULTS[case]
     fault.plant(folder)
     system = fake_system(None if fault.fault is None else fault.fault(folder))
-    tile = {"tile": 128} if fault.plant is _large else {}
-    outcomes = restored(folder, tmp_path / "out", system, workers=1 if case.startswith("it") else workers, **tile)
-    assert states(outcomes) == {"a.png": "done", "b.png": "done", "m.png": "failed", "y.png": "done", "z.png": "done"}
-    (failed,) = (outcome.error for outcome in outcomes if outcome.error)
+    monkeypatch.setattr(clareo, "load_system", lambda *_: system)
+    options = (
+        "--jobs",
+        "1" if case.startswith("it") else str(workers),
+        "--tile",
+        "128" if fault.plant is _large else "512",
+    )
+    failed = only_failure(run_cli("restore", folder, "-o", tmp_path / "out", "--json", *options))
     assert fault.reason in failed
     assert "m.png" in failed
     assert names(tmp_path / "out") == whole("a", "b", "y", "z")
@@ -258,14 +238,19 @@ def test_no_jobs(folder: Path, tmp_path: Path, run_cli: Run, monkeypatch: pytest
     assert (said.status, "at least 1" in said.err) == (2, True)
 
 
-def test_output_equals_input(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "reason"), [(("--overwrite",), "overwritten by its own restoration"), ((), "exists already")]
+)
+def test_output_equals_input(
+    options: tuple[str, ...], reason: str, folder: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clareo, "load_system", lambda *_: fake_system())
     before = bytes_of(folder)
-    for overwrite in (True, False):
-        outcomes = restored(folder, folder, overwrite=overwrite)
-        assert set(states(outcomes).values()) == {"failed"}
-        reason = "overwritten by its own restoration" if overwrite else "exists already"
-        assert all(reason in outcome.error for outcome in outcomes)
-        assert bytes_of(folder) == before
+    said = run_cli("restore", folder, "-o", folder, "--json", *options)
+    assert said.status == 1
+    accounts = [json.loads(line) for line in said.out.splitlines()]
+    assert [reason in account["error"] for account in accounts] == [True] * 4
+    assert bytes_of(folder) == before
 
 
 def test_what_lies_in_an_output_within_the_input_is_not_restored_again(folder: Path) -> None:
@@ -310,30 +295,26 @@ def _noise(path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["a file system of 1 MiB", "a limit of 100 kB"])
-def test_a_disk_that_fills_up_in_the_middle_of_a_file(kind: str, folder: Path, tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_in_the_middle_of_a_file(
+    kind: str, folder: Path, tmp_path: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clareo, "load_system", lambda *_: fake_system())
     _noise(folder / "m.bmp")
     out = tmp_path / "out"
     with mounted(out, "size=1m") if "system" in kind else limited(100_000):
-        outcomes = restored(folder, out)
-        assert states(outcomes) == {
-            "a.png": "done",
-            "b.png": "done",
-            "m.bmp": "failed",
-            "y.png": "done",
-            "z.png": "done",
-        }
-        (failed,) = (outcome.error for outcome in outcomes if outcome.error)
+        failed = only_failure(run_cli("restore", folder, "-o", out, "--json"), "m.bmp")
         assert failed.startswith(f"{out / 'm.png'}: ")
         assert "cannot be written" in failed or "not written whole" in failed
         assert names(out) == whole("a", "b", "y", "z")
 
 
-def test_a_disk_that_is_read_only(folder: Path, tmp_path: Path) -> None:
+def test_a_disk_that_is_read_only(folder: Path, tmp_path: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clareo, "load_system", lambda *_: fake_system())
     with mounted(tmp_path / "out", "size=1m,ro"):
-        outcomes = restored(folder, tmp_path / "out")
-        assert {outcome.error.split(": ", 1)[1] for outcome in outcomes} == {
-            "cannot be written (Read-only file system)"
-        }
+        said = run_cli("restore", folder, "-o", tmp_path / "out", "--json")
+        assert said.status == 1
+        reasons = {json.loads(line)["error"].split(": ", 1)[1] for line in said.out.splitlines()}
+        assert reasons == {"cannot be written (Read-only file system)"}
         assert names(tmp_path / "out") == []
 
 
@@ -346,203 +327,3 @@ def test_a_full_disk_costs_the_report_but_no_photo(
     assert (said.status, "report.html: cannot be written" in said.err, "4 restored" in said.err) == (1, True, True)
     assert names(tmp_path / "out") == whole("a", "b", "y", "z")
     assert not (tmp_path / "r").exists()
-
-
-# --- resuming --------------------------------------------------------------------------------------------------------
-
-
-def _nothing(_source: Path, _out: Path) -> None:
-    """Change nothing."""
-
-
-CHANGES: dict[str, tuple[Callable[[Path, Path], object], dict[str, object], bool]] = {
-    "nothing": (_nothing, {}, False),
-    "another device, which moves nothing": (_nothing, {"device": "cpu"}, False),
-    "a later date": (lambda source, _: os.utime(source / "a.png"), {}, False),
-    "the photo": (lambda source, _: shutil.copyfile(source / "b.png", source / "a.png"), {}, True),
-    "a setting": (_nothing, {"seed": 4}, True),
-    "the size of the result": (_nothing, {"upscale": 2}, True),
-    "the output is cut short": (
-        lambda _, out: (out / "a.png").write_bytes((out / "a.png").read_bytes()[:-9]),
-        {},
-        True,
-    ),
-    "the output is empty": (lambda _, out: (out / "a.png").write_bytes(b""), {}, True),
-    "the output is gone": (lambda _, out: (out / "a.png").unlink(), {}, True),
-    "the output is another's": (lambda _, out: shutil.copyfile(out / "b.png", out / "a.png"), {}, True),
-    "the sidecar is cut short": (lambda _, out: (out / "a.clareo.json").write_text('{"clareo": "0'), {}, True),
-    "the sidecar is another thing": (lambda _, out: (out / "a.clareo.json").write_text("[1]"), {}, True),
-    "the sidecar is gone": (lambda _, out: (out / "a.clareo.json").unlink(), {}, True),
-    "the version": (
-        lambda _, out: (out / "a.clareo.json").write_text(
-            (out / "a.clareo.json").read_text().replace(clareo.__version__, "0.0.0")
-        ),
-        {},
-        True,
-    ),
-}
-
-
-@pytest.mark.parametrize("case", CHANGES)
-def test_resuming_does_again_what_is_not_the_same(case: str, tmp_path: Path) -> None:
-    source, out = tmp_path / "in", tmp_path / "out"
-    write_photos(source, "a b")
-    restored(source, out)
-    change, options, redone = CHANGES[case]
-    change(source, out)
-    outcomes = restored(source, out, resume=True, **options)
-    assert outcomes[0].state == ("done" if redone else "skipped")
-    assert outcomes[1].state == ("done" if options and redone else "skipped")
-    fresh = tmp_path / "fresh"
-    restored(source, fresh, **options)
-    assert {name: content for name, content in bytes_of(out).items() if name.endswith(".png")} == {
-        name: content for name, content in bytes_of(fresh).items() if name.endswith(".png")
-    }
-    assert all(outcome.state == "skipped" for outcome in restored(source, out, resume=True, **options))
-
-
-def test_resuming_with_other_weights_or_another_system(tmp_path: Path) -> None:
-    write_photos(tmp_path / "in", "a")
-    restored(tmp_path / "in", tmp_path / "out")
-    for change in ({"fingerprint": "0" * 64}, {"name": "other"}):
-        other = replace(fake_system(), **change)  # type: ignore[arg-type]
-        assert restored(tmp_path / "in", tmp_path / "out", other, resume=True)[0].state == "done"
-
-
-def test_resuming_makes_a_trust_map_that_is_missing_or_broken(tmp_path: Path) -> None:
-    write_photos(tmp_path / "in", "a", size=(64, 64))
-    source, out = tmp_path / "in", tmp_path / "out"
-    restored(source, out, resume=True)
-    for damage in (lambda _: None, Path.unlink, lambda path: path.write_bytes(b"half")):
-        damage(out / "a.trust.png")
-        assert restored(source, out, resume=True, trust_map=True)[0].state == "done"
-        assert restored(source, out, resume=True, trust_map=True)[0].state == "skipped"
-
-
-def test_5_kills_lose_nothing(tmp_path: Path) -> None:
-    killed(tmp_path, 5)
-
-
-@pytest.mark.slow
-def test_50_kills_lose_nothing(tmp_path: Path) -> None:
-    killed(tmp_path, 50)
-
-
-def killed(tmp_path: Path, kills: int) -> None:
-    """Kill -9 at random moments, then once more to the end: all is there, whole, and nothing else."""
-    source, out, log = tmp_path / "in", tmp_path / "out", tmp_path / "log"
-    write_photos(source, " ".join(f"p{number:02}" for number in range(3 * kills)))
-    subprocess.run([sys.executable, FAKES, "kill", source, out, log, str(kills)], check=True, timeout=600)
-    told = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("]")]
-    assert not [error for _, _, error in told if error]
-    assert names(out) == whole(*(path.stem for path in source.iterdir()))
-    done = Counter(name for name, state, _ in told if state == "done")
-    assert max(done.values()) == 1  # what was told to be finished was never done again
-    restored(source, tmp_path / "fresh")
-    assert bytes_of(out) == bytes_of(tmp_path / "fresh")
-
-
-# --- several at once -------------------------------------------------------------------------------------------------
-
-
-def test_two_processes_on_one_folder_share_the_work(tmp_path: Path) -> None:
-    source, out, log = tmp_path / "in", tmp_path / "out", tmp_path / "log"
-    write_photos(source, " ".join(f"p{number:02}" for number in range(24)))
-    subprocess.run([sys.executable, FAKES, "two", source, out, log], check=True, timeout=300)
-    told = [json.loads(line) for number in (1, 2) for line in log.with_suffix(f".{number}").read_text().splitlines()]
-    assert not [error for _, _, error in told if error]
-    done = Counter(name for name, state, _ in told if state == "done")
-    assert done == {path.name: 1 for path in source.iterdir()}  # every photo by one of them, once
-    assert names(out) == whole(*(path.stem for path in source.iterdir()))
-
-
-def test_a_photo_that_another_process_is_at_is_left_to_it(folder: Path, tmp_path: Path) -> None:
-    with claim(tmp_path / "out" / "b.png"):
-        outcomes = restored(folder, tmp_path / "out", workers=2)
-    assert list(states(outcomes).values()) == ["done", "elsewhere", "done", "done"]
-    assert outcomes[1].to_json()["elsewhere"] == f"process {os.getpid()} on {socket.gethostname()}"
-    assert names(tmp_path / "out") == whole("a", "y", "z")
-
-
-@pytest.mark.parametrize(
-    ("host", "age", "taken"), [("here", 0, False), ("far away", 60, True), ("far away", FOREIGN + 60, False)]
-)
-def test_locks_that_were_left_behind(host: str, age: float, taken: bool, tmp_path: Path) -> None:
-    target = tmp_path / "out" / "a.png"
-    with claim(target) as place:
-        pass
-    place.mkdir(parents=True)  # as a process leaves it that was killed
-    (place / "output.png").write_bytes(b"half")
-    owner = {"pid": 2**22 + 1, "host": socket.gethostname() if host == "here" else host, "since": time.time() - age}
-    (place / "lock").write_text(json.dumps(owner))
-    if taken:
-        with pytest.raises(TakenError, match="far away"), claim(target):
-            pass
-        return
-    with claim(target) as again:
-        assert again == place
-        assert names(again) == ["lock"]
-    assert names(tmp_path) == ["out"]
-
-
-@pytest.mark.parametrize("order", ["as found", "reversed", "another worker"])
-def test_the_same_bytes_whatever_the_order_and_the_number_at_once(order: str, folder: Path, tmp_path: Path) -> None:
-    restored(folder, tmp_path / "one")
-    jobs = make_jobs([folder], tmp_path / "two", QUICK)
-    jobs = jobs[::-1] if order == "reversed" else jobs
-    outcomes = list(run(jobs, fake_system(), workers=1 if order == "as found" else 3))
-    assert [outcome.job for outcome in outcomes] == jobs
-    assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "two")
-
-
-def test_outcomes_come_in_order_and_the_network_has_one_photo_at_a_time(tmp_path: Path) -> None:
-    write_photos(tmp_path / "in", "a b c d e f")
-    inside, most = threading.Semaphore(1000), []
-
-    def watch(number: int, x: torch.Tensor) -> torch.Tensor:
-        inside.acquire()
-        most.append(1000 - inside._value)
-        time.sleep(0.02 if number % 2 else 0.0)
-        inside.release()
-        return x
-
-    outcomes = restored(tmp_path / "in", tmp_path / "out", fake_system(watch), workers=4)
-    assert list(states(outcomes)) == [f"{name}.png" for name in "abcdef"]
-    if torch.get_num_threads() >= len(os.sched_getaffinity(0)):
-        assert max(most) == 1
-
-
-# --- Ctrl-C ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("presses", [1, 2])
-def test_ctrl_c(
-    presses: int, workers: int, folder: Path, tmp_path: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Once: the photo at work is finished. Twice: it is not. Either way a summary, and nothing half-written."""
-
-    def press(number: int, x: torch.Tensor) -> torch.Tensor:
-        if number == 2:
-            for _ in range(presses):
-                os.kill(os.getpid(), signal.SIGINT)
-                time.sleep(0.2)
-        return x
-
-    monkeypatch.setattr(clareo, "load_system", lambda *_: fake_system(press))
-    said = run_cli("restore", folder, "-o", tmp_path / "out", "--jobs", str(workers), "--report", tmp_path / "r.html")
-    assert said.status == 130
-    assert "not begun" in said.err
-    finished = [path.stem for path in (tmp_path / "out").glob("*.png")]
-    assert names(tmp_path / "out") == whole(*finished)
-    assert len(finished) in ({1: (2,), 2: (1,)}[presses] if workers == 1 else (1, 2, 3))
-    assert f"{len(finished)} restored" in (tmp_path / "r.html").read_text()
-    monkeypatch.setattr(clareo, "load_system", lambda *_: fake_system())
-    again = run_cli("restore", folder, "-o", tmp_path / "out", "--resume")
-    assert (again.status, again.out.count("done before")) == (0, len(finished))
-
-
-def test_a_stop_that_nobody_presses(folder: Path, tmp_path: Path) -> None:
-    stop = Stop()
-    stop.asked = True
-    assert restored(folder, tmp_path / "out", stop=stop) == []

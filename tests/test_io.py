@@ -16,9 +16,10 @@ import pytest
 import pyvips
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional as F
 
 from clareo.errors import PhotoError, TooLargeError, UsageError
-from clareo.io import as_photo, atomic, output_place, read_photo, write_photo
+from clareo.io import as_photo, atomic, output_place, photo_bits, read_photo, read_view, write_photo
 
 Array = NDArray[np.uint8]
 
@@ -26,6 +27,33 @@ Array = NDArray[np.uint8]
 def save(array: Array, path: Path, **options: object) -> Path:
     PIL.Image.fromarray(array).save(path, **options)
     return path
+
+
+def test_the_header_tells_how_many_bits_there_are(tmp_path: Path) -> None:
+    array = np.zeros((4, 5), np.uint16)
+    save(array, tmp_path / "deep.png")
+    save(array.astype(np.float32), tmp_path / "float.tif")
+    save(array.astype(np.uint8), tmp_path / "usual.jpg")
+    assert [photo_bits(tmp_path / name) for name in ("deep.png", "float.tif", "usual.jpg")] == [16, 16, 8]
+
+
+@pytest.mark.parametrize(
+    ("name", "orientation"), [("a.jpg", 1), ("a.jpg", 6), ("a.png", 6), ("a.tif", 3), ("a.webp", 1)]
+)
+def test_a_view_is_the_photo_in_small(name: str, orientation: int, astronaut: Array, tmp_path: Path) -> None:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    path = save(np.asarray(PIL.Image.fromarray(astronaut).resize((640, 512))), tmp_path / name, exif=exif)
+    whole, view = read_photo(path).pixels, read_view(path, 100)
+    assert 100 <= min(view.shape[-2:]) < 200
+    assert view.shape[-1] / view.shape[-2] == pytest.approx(whole.shape[-1] / whole.shape[-2], rel=0.02)
+    small, same = (F.interpolate(image, (12, 12), mode="area") for image in (whole, view))
+    assert float((small - same).abs().mean()) < 2 / 255
+
+
+def test_a_view_of_16_bits_is_the_photo(tmp_path: Path) -> None:
+    path = save(np.arange(600, dtype=np.uint16).reshape(20, 30) * 100, tmp_path / "deep.png")
+    assert torch.equal(read_view(path, 4), read_photo(path).pixels)
 
 
 # --- what a photo keeps ----------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What holds of any photo, drawn from a seed; and whatever bytes the reader is given, it reads them or says why not."""
+"""What holds of any photo, and whatever bytes the reader is given: it reads them, or says why not."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 
-from clareo import planning
 from clareo.errors import ClareoError, PhotoError
 from clareo.io import Photo, as_photo, count_frames, photo_size, read_photo, read_rgb8, write_photo
 from clareo.io.alpha import bleed
 from clareo.io.photo import from_bands
-from clareo.system import System
 from photo_files import (
     XMP,
     camera,
@@ -40,26 +41,35 @@ from photo_files import (
 MUTATIONS, SLOWEST = 600, 5.0  # of files; seconds for one
 
 
-def draws(count: int) -> Iterator[np.random.Generator]:
-    for seed in range(count):
-        yield np.random.default_rng(seed)
-
-
-def drawn(rng: np.random.Generator, bits: int, bands: int) -> tuple[Photo, np.ndarray]:
-    """A photo of any size with any of what a photo may carry, and its integers (H, W, bands)."""
-    height, width = rng.integers(1, 40, 2)
-    top = 2**bits - 1
-    array = rng.integers(0, top + 1, (height, width, bands), dtype=np.uint16 if bits == 16 else np.uint8)
+@st.composite
+def arrays_of(draw: st.DrawFn, bits: int, bands: int) -> np.ndarray:
+    """Integers (H, W, bands): few of any value, or many of noise. Nothing is hidden below transparency."""
+    dtype, top = (np.uint16 if bits == 16 else np.uint8), 2**bits - 1
+    side = st.integers(1, 40)
+    few = arrays(dtype, array_shapes(min_dims=2, max_dims=2, max_side=6).map(lambda size: (*size, bands)))
+    noise = st.builds(
+        lambda height, width, seed: np.random.default_rng(seed).integers(0, top + 1, (height, width, bands), dtype),
+        side,
+        side,
+        st.integers(0, 2**32 - 1),
+    )
+    array = draw(few | noise)
     if bands in (2, 4):
-        array[..., -1] = np.maximum(array[..., -1], 1)  # nothing is hidden
-    photo = from_bands(array, top, 16 if bits == 16 else 8)
+        array[..., -1] = np.maximum(array[..., -1], 1)
+    return array
+
+
+@st.composite
+def drawn(draw: st.DrawFn, bits: int, bands: int) -> tuple[Photo, np.ndarray]:
+    """A photo of any size with any of what a photo may carry, and its integers (H, W, bands)."""
+    array = draw(arrays_of(bits, bands))
     carried = {
-        "icc": (None, *((grey_profile(),) * 2 if bands <= 2 else (srgb(), wide_gamut())))[rng.integers(3)],
-        "exif": (None, camera().tobytes())[rng.integers(2)],
-        "xmp": (None, XMP)[rng.integers(2)],
-        "dpi": (None, (300.0, 300.0), (96.0, 72.0))[rng.integers(3)],
+        "icc": draw(st.sampled_from([None, grey_profile()] if bands <= 2 else [None, srgb(), wide_gamut()])),
+        "exif": draw(st.sampled_from([None, camera().tobytes()])),
+        "xmp": draw(st.sampled_from([None, XMP])),
+        "dpi": draw(st.sampled_from([None, (300.0, 300.0), (96.0, 72.0)])),
     }
-    return replace(photo, **carried), array
+    return replace(from_bands(array, 2**bits - 1, 16 if bits == 16 else 8), **carried, exact=True), array
 
 
 def integers(photo: Photo) -> np.ndarray:
@@ -68,27 +78,27 @@ def integers(photo: Photo) -> np.ndarray:
     return planes.permute(1, 2, 0).double().mul(2**photo.bits - 1).round().numpy()
 
 
-@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
-@pytest.mark.parametrize("bands", [1, 2, 3, 4])
-@pytest.mark.parametrize("bits", [8, 16])
-def test_what_is_written_is_read(suffix: str, bands: int, bits: int, tmp_path: Path) -> None:
+LAYOUTS = [(suffix, bits, bands) for suffix in (".png", ".tif") for bits in (8, 16) for bands in (1, 2, 3, 4)]
+LAYOUTS += [(".webp", 8, 3), (".webp", 8, 4)]  # it has neither 16 bits nor grey
+
+
+@pytest.mark.parametrize(("suffix", "bits", "bands"), LAYOUTS)
+@settings(max_examples=12)
+@given(data=st.data())
+def test_what_is_written_is_read(suffix: str, bits: int, bands: int, tmp_path: Path, data: st.DataObject) -> None:
     """Pixels to the last bit where the format can, and everything that goes with them."""
-    if suffix == ".webp" and (bits == 16 or bands <= 2):
-        pytest.skip("WebP has neither 16 bits nor grey")
-    for rng in draws(8):
-        photo, array = drawn(rng, bits, bands)
-        photo = replace(photo, exact=True)
-        again = read_photo(write_photo(photo.pixels, photo, tmp_path / f"photo{suffix}"))
-        assert np.array_equal(integers(again), array)
-        assert (again.bits, again.grey, again.icc, again.xmp) == (bits, bands <= 2, photo.icc, photo.xmp)
-        assert (again.notes, again.exact) == ((), suffix == ".webp")
-        unknown_to_pillow = suffix == ".tif" and (bits, bands) == (16, 2)
-        if photo.exif is not None and not unknown_to_pillow:
-            check_camera(again)
-        if photo.dpi is not None and suffix != ".webp":
-            assert again.dpi == pytest.approx(photo.dpi, abs=0.05)
-        twice = read_photo(write_photo(again.pixels, again, tmp_path / f"twice{suffix}"))
-        assert np.array_equal(integers(twice), array)
+    photo, array = data.draw(drawn(bits, bands))
+    again = read_photo(write_photo(photo.pixels, photo, tmp_path / f"photo{suffix}"))
+    assert np.array_equal(integers(again), array)
+    assert (again.bits, again.grey, again.icc, again.xmp) == (bits, bands <= 2, photo.icc, photo.xmp)
+    assert (again.notes, again.exact) == ((), suffix == ".webp")
+    unknown_to_pillow = suffix == ".tif" and (bits, bands) == (16, 2)
+    if photo.exif is not None and not unknown_to_pillow:
+        check_camera(again)
+    if photo.dpi is not None and suffix != ".webp":
+        assert again.dpi == pytest.approx(photo.dpi, abs=0.05)
+    twice = read_photo(write_photo(again.pixels, again, tmp_path / f"twice{suffix}"))
+    assert np.array_equal(integers(twice), array)
 
 
 def check_camera(photo: Photo) -> None:
@@ -141,40 +151,28 @@ def test_jpeg_is_never_written_coarser_than_it_came(quality: int, grey: bool, tm
         assert PIL.JpegImagePlugin.get_sampling(picture) == (-1 if grey else 0)  # 4:4:4
 
 
-def test_bleeding_touches_nothing_that_can_be_seen_and_invents_no_colour() -> None:
-    for rng in draws(40):
-        height, width = (int(side) for side in rng.integers(1, 40, 2))
-        image = torch.from_numpy(rng.random((1, 3, height, width), dtype=np.float32))
-        alpha = torch.from_numpy((rng.random((1, 1, height, width)) > rng.random()).astype(np.float32))
-        filled = bleed(image, alpha)
-        seen = alpha.expand_as(image) > 0
-        assert torch.equal(filled[seen], image[seen])
-        if bool(seen.any()):
-            for colour in range(3):
-                shown = image[:, colour][seen[:, colour]]
-                assert float(filled[:, colour].min()) >= float(shown.min()) - 1e-5
-                assert float(filled[:, colour].max()) <= float(shown.max()) + 1e-5
-        loud = torch.where(seen, image, torch.full_like(image, 7.0))
-        assert not bool(seen.any()) or torch.equal(bleed(loud, alpha), filled)  # whatever was hidden
+SIDES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 
 
-def test_any_plan_comes_back_from_its_sidecar(unires: System, tmp_path: Path) -> None:
-    for rng in draws(60):
-        raw = rng.normal(size=len(unires.experts))
-        weights = dict(zip(unires.experts, (raw / raw.sum()).round(3).tolist(), strict=True))
-        weights[unires.experts[0]] = 1 - sum(list(weights.values())[1:])
-        plan = planning.complete(
-            unires,
-            weights=weights,
-            steps=int(rng.integers(1, 20)),
-            seed=int(rng.integers(0, 2**31)),
-            upscale=int(rng.integers(1, 5)),
-            tile=int(rng.integers(2, 16)) * 64,
-            precision="fp32",
-        )
-        path = tmp_path / "plan.json"
-        path.write_text(__import__("json").dumps({"plan": plan.to_json()}))
-        assert planning.check(planning.read_plan(path)[0], unires) == plan
+@settings(max_examples=60)
+@given(size=SIDES, share=st.floats(0, 1), seed=st.integers(0, 2**32 - 1))
+def test_bleeding_touches_nothing_that_can_be_seen_and_invents_no_colour(
+    size: tuple[int, int], share: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    image = torch.from_numpy(rng.random((1, 3, *size), dtype=np.float32))
+    alpha = torch.from_numpy((rng.random((1, 1, *size)) < share).astype(np.float32))
+    filled, seen = bleed(image, alpha), alpha.expand_as(image) > 0
+    assert torch.equal(filled[seen], image[seen])
+    if not bool(seen.any()):
+        assert torch.equal(filled, image)  # a broken plane: the colours are all there is
+        return
+    for colour in range(3):
+        shown = image[:, colour][seen[:, colour]]
+        assert float(filled[:, colour].min()) >= float(shown.min()) - 1e-5
+        assert float(filled[:, colour].max()) <= float(shown.max()) + 1e-5
+    loud = torch.where(seen, image, torch.full_like(image, 7.0))
+    assert torch.equal(bleed(loud, alpha), filled)  # whatever was hidden
 
 
 # --- whatever bytes come ---------------------------------------------------------------------------------------------

@@ -172,6 +172,7 @@ class Node {
   constructor(tag) { Object.assign(this, {tag, children: [], style: {setProperty() {}}, attributes: {}}); }
   append(...nodes) { this.children.push(...nodes); }
   after() {}
+  get childElementCount() { return this.children.length; }
   setAttribute(name, value) { this.attributes[name] = value; }
   replaceChildren(...nodes) { this.children = nodes; }
   get firstChild() { return this.children[0]; }
@@ -184,11 +185,13 @@ nodes.forEach((node, place) => { node.nextElementSibling = nodes[place + 1]; });
 const found = {main: new Node("main"), "#shown": new Node("p"), "#summary": new Node("p"), h1: new Node("h1")};
 const form = {by: {value: "order"}, down: {checked: false}, which: {value: "all"}, like: {value: ""},
               most: {value: ""}, trusted: {value: ""}};
-let watched;
-global.document = {forms: [form], createElement: tag => new Node(tag), querySelector: name => found[name],
-                   querySelectorAll: () => nodes.filter(node => node.kind.includes("photo"))};
+let watched, loaded;
+global.document = {forms: [form], readyState: "complete", addEventListener: (_, done) => { loaded = done; },
+                   createElement: tag => new Node(tag), querySelector: name => found[name],
+                   getElementsByClassName: name => nodes.filter(node => node.kind.includes(name))};
 global.IntersectionObserver = class { constructor(seen) { watched = seen; } observe() {} };
-eval(nodes.at(-1).textContent.replace('"use strict";', ""));
+eval(nodes.find(node => !node.kind).textContent.replace('"use strict";', ""));
+loaded();
 const shown = () => found.main.children.map(card => card.photo.name);
 const asked = changes => { for (const [key, value] of changes) Object.assign(form[key], value);
                            form.oninput(); return shown(); };

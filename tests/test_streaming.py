@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import PIL.Image
 import pytest
 import torch
 
@@ -17,7 +22,10 @@ from clareo.diffusion.process import Flow
 from clareo.errors import NotFiniteError, UsageError
 from clareo.planning import read_plan
 from clareo.system import System
+from clareo.trust import measure_trust, trust_score
 from fakes import fake_system, write_photos
+
+FAKES = Path(__file__).parent / "fakes.py"
 
 
 @pytest.mark.parametrize("size", [(128, 160), (101, 147), (128, 40), (20, 30), (5, 160)])
@@ -105,7 +113,67 @@ def test_a_system_that_draws_noise_is_not_streamed(photo: torch.Tensor, tmp_path
     assert "a.png: needs about 0.3 GiB of memory" in outcome.error
 
 
+def test_trust_looks_at_pieces_of_wide_photos_and_says_the_same(
+    photo: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = photo.repeat(1, 1, 3, 3)[..., :381, :477]
+    made = (large + 0.05 * torch.randn(large.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    monkeypatch.setattr("clareo.trust.PIECE", (10_000, 10_000))
+    whole = measure_trust(made, large)
+    monkeypatch.setattr("clareo.trust.PIECE", (128, 160))
+    pieces = measure_trust(made, large)
+    assert pieces.score == pytest.approx(whole.score, abs=1e-5)
+    assert torch.allclose(pieces.kept, whole.kept, atol=1e-4)
+    assert trust_score(made, large) == pieces.score
+
+
+@pytest.mark.slow
+def test_a_large_photo_takes_no_more_than_was_estimated(tmp_path: Path) -> None:
+    """Two, so that nothing of the first is held with the second; judged, and drawn for a report.
+
+    CLAREO_MEGAPIXELS=100 makes one of that size, CLAREO_REAL=1 restores with the embedded model; told.json: the bytes.
+    """
+    pixels, log = 1e6 * float(os.environ.get("CLAREO_MEGAPIXELS", "8")), tmp_path / "told.json"
+    height, width = int((0.75 * pixels) ** 0.5), int((pixels / 0.75) ** 0.5)
+    square = np.random.default_rng(0).integers(60, 190, (256, 256, 3), np.uint8)
+    (tmp_path / "in").mkdir()
+    large = np.tile(square, (height // 256 + 1, width // 256 + 1, 1))[:height, :width]
+    for name in "ab"[: 1 if pixels > 5e7 else 2]:
+        PIL.Image.fromarray(large).save(tmp_path / "in" / f"{name}.jpg")
+    subprocess.run([sys.executable, FAKES, "large", tmp_path / "in", tmp_path / "out", log], check=True)
+    told = json.loads(log.read_text())
+    assert set(told["errors"]) == {""}
+    assert set(told["streamed"]) == {True}
+    assert 0 < max(told["pictures"]) < 50_000  # what a report holds of it
+    assert told["most"] < told["before"] + told["estimate"]
+    assert pixels > 100e6 or told["most"] < 3 * 2**30
+
+
+def test_outcomes_hold_no_pixels(tmp_path: Path) -> None:
+    """They wait for their turn, and lie about until the next one comes."""
+    write_photos(tmp_path / "in", "a", size=(64, 96))
+    (outcome,) = run(make_jobs([tmp_path / "in"], tmp_path / "out", {"trust_map": True}), fake_system())
+    done = outcome.restoration
+    assert done is not None
+    assert (done.kept, done.tensor.shape, done.tensor.untyped_storage().nbytes()) == (None, (1, 3, 64, 96), 4)
+    assert bool(done.tensor.isnan().all())  # and no mistake
+    with done.image as image, PIL.Image.open(tmp_path / "out" / "a.png") as written:
+        assert image.tobytes() == written.tobytes()
+
+
 def test_16_bits_are_not_held_in_half(photo: torch.Tensor) -> None:
     deep = (photo[0].permute(1, 2, 0).numpy() * 65535).astype("uint16")
     done = clareo.restore(deep, system=fake_system(), streamed=True, judged=False)
     assert done.tensor.dtype == torch.float32
+
+
+def test_16_bits_are_planned_for(tmp_path: Path) -> None:
+    grey = np.random.default_rng(0).integers(0, 65535, (900, 1200), np.uint16)
+    for name, array in (("a", (grey >> 8).astype(np.uint8)), ("b", grey)):
+        (tmp_path / name).mkdir()
+        PIL.Image.fromarray(array).save(tmp_path / name / "photo.png")
+    tight = Load(1_080_000).streamed(128)
+    jobs = [make_jobs([tmp_path / name], tmp_path / "out" / name, {"judged": False})[0] for name in "ab"]
+    usual, deep = run(jobs, fake_system(), memory=tight)
+    assert usual.state == "done"
+    assert "needs about 0.2 GiB of memory" in deep.error

@@ -51,7 +51,7 @@ def test_stripes_do_not_show(photo: torch.Tensor, monkeypatch: pytest.MonkeyPatc
     tall = torch.cat([photo] * 9, dim=2)  # several stripes
     noise = torch.randn(tall.shape, generator=torch.Generator().manual_seed(0)) * 0.05
     striped = measure_trust((tall + noise).clamp(0, 1), tall).kept
-    monkeypatch.setattr(trust, "STRIPE", 10_000)
+    monkeypatch.setattr(trust, "PIECE", (10_000, 10_000))
     assert torch.allclose(striped, measure_trust((tall + noise).clamp(0, 1), tall).kept, atol=1e-4)
 
 

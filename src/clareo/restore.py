@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from clareo.latents import fit
 from clareo.quality.report import assess_image, can_be_assessed
 from clareo.streaming import Stream
 from clareo.system import System, load_system
-from clareo.trust import Trust, disagreement, measure_trust
+from clareo.trust import disagreement, measure_trust, trust_score
 from clareo.types import KEEP, Assessment, Image, Percept, Plan, Restoration
 from clareo.walk import draws_noise, shown_beside, walk
 
@@ -117,22 +118,22 @@ def restore(  # noqa: PLR0913 - keyword-only, one per thing a user may decide
         return chosen, done
 
     plan, done, told = guards.twice(carry_out, sketch, max(size), repeated=plan is not None)
-    before, after, trust = _judge(source.pixels, done) if judged or trust_map else (None, None, None)
+    said = _judge(source.pixels, done, mapped=trust_map) if judged or trust_map else _Said()
     found = guards.look_over(done.restored, done.canvas, guards.borders(system, plan, size), system)
     return Restoration(
-        to_picture(done.restored, source),
+        partial(to_picture, done.restored, replace(source, pixels=source.pixels[..., :1, :1].clone())),
         done.restored,
         plan,
         percept,
         time.perf_counter() - began,
         system.name,
         system.preset,
-        before,
-        after,
-        None if trust is None else trust.score,
-        trust.kept if trust is not None and trust_map else None,
+        said.before,
+        said.after,
+        said.trust,
+        said.kept,
         done.byproducts,
-        (*told, *found, *guards.doubts(None if trust is None else trust.score)),
+        (*told, *found, *guards.doubts(said.trust)),
     )
 
 
@@ -224,8 +225,22 @@ def _apart(done: _Run, other: Image) -> _Run:
     return replace(done, spread=between)
 
 
+@dataclass(frozen=True)
+class _Said:
+    """What was said of a result; nothing where nobody judged."""
+
+    before: Assessment | None = None
+    after: Assessment | None = None
+    trust: float | None = None
+    kept: torch.Tensor | None = None
+
+
 @torch.inference_mode()
-def _judge(photo: Image, done: _Run) -> tuple[Assessment | None, Assessment | None, Trust]:
+def _judge(photo: Image, done: _Run, *, mapped: bool) -> _Said:
     """Score the photo before and after; photos too small for the judge get none."""
     before, after = (assess_image(image) if can_be_assessed(image) else None for image in (photo, done.restored))
-    return before, after, measure_trust(done.restored, done.canvas, done.spread)
+    given = (done.restored, done.canvas, done.spread)
+    if not mapped:
+        return _Said(before, after, trust_score(*given))
+    trust = measure_trust(*given)
+    return _Said(before, after, trust.score, trust.kept)

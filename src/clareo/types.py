@@ -5,6 +5,7 @@ Tensors are float32 unless said otherwise. ``t`` is a time in [0, 1]: 0 is clean
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -165,7 +166,7 @@ class Restoration:
     ``before``, ``after`` and ``trust`` are None where nobody judged, or the photo is too small: never a guess.
     """
 
-    image: PIL.Image.Image  # 8 bit, with the photo's alpha and greyness; `io.write_photo` keeps 16 bit
+    drawn: Callable[[], PIL.Image.Image] = field(repr=False)  # makes `image`
     tensor: Image  # (1, 3, H, W), the same pixels before rounding
     plan: Plan
     percept: Percept
@@ -178,3 +179,16 @@ class Restoration:
     kept: torch.Tensor | None = None  # the same per pixel, (1, 1, H, W), where it was asked for
     byproducts: Mapping[str, Image] = field(default_factory=dict)  # what the system sees beside the photo, by name
     warnings: tuple[str, ...] = ()  # what looks wrong with the result, in words
+
+    @functools.cached_property
+    def image(self) -> PIL.Image.Image:
+        """Return the photo in 8 bits, with its alpha and greyness, made when first asked for.
+
+        `io.write_photo` keeps 16 bits.
+        """
+        return self.drawn()
+
+    def let_go(self, drawn: Callable[[], PIL.Image.Image]) -> Restoration:
+        """Keep the account alone. `tensor` has its size still, but only NaN; ``drawn`` opens what was written."""
+        nothing = self.tensor.new_full((), float("nan")).expand(self.tensor.shape)
+        return replace(self, drawn=drawn, tensor=nothing, kept=None, byproducts={})

@@ -5,7 +5,8 @@
     walking = WALKED * (pixels of the result)
             + ACTIVATIONS * min(tile^2, pixels of the result) * (TOGETHER where the photo fits into one tile) * format
 
-    streamed = HELD * (pixels of the result) + max(SEARCH, ACTIVATIONS * min(tile^2, pixels of the result) * format)
+    streamed = (HELD, and DEEPER of 16 bits) * (pixels of the result)
+             + max(SEARCH, ACTIVATIONS * min(tile^2, pixels of the result) * format)
 
 Fitted to measured peaks of the nano systems (docs/reliability.md), from above. The tile is the largest of `TILES` with
 which one photo fits into what is free; where none does, it is streamed, if the system can be. That never depends on how
@@ -27,7 +28,8 @@ from clareo.planning import SMALLEST_TILE, TILE
 PHOTO = 15  # bytes a pixel: the decoded file, and as float32
 JUDGED = 84  # bytes a pixel: seven float32 copies of it, from the canvas to what the judge looks at
 WALKED = 48  # bytes a pixel: canvas, photo as latent, noise, and the blend
-HELD = 22  # bytes a pixel: the canvas, the result in half precision, and stripes that are judged
+HELD = 22  # bytes a pixel: the canvas, the result in half precision, and pieces that are judged
+DEEPER = 8  # bytes a pixel more: the result of a photo of 16 bits as float32, and its integers
 ACTIVATIONS = 900  # bytes a pixel of a tile, fp32
 TOGETHER = 1.6  # a photo that fits into one tile takes its experts in one forward
 FORMATS = {"fp32": 1.0, "bf16": 0.6}
@@ -43,6 +45,7 @@ class Load:
     pixels: int  # of the file
     upscale: int = 1
     precision: str = "fp32"
+    bits: int = 8  # of a colour
 
     def peak(self, tile: int) -> int:
         """Estimate the bytes that a restoration takes at its peak, beside what is loaded anyway."""
@@ -57,7 +60,8 @@ class Load:
         result = self.pixels * self.upscale**2
         activations = ACTIVATIONS * min(tile**2, result) * FORMATS.get(self.precision, 1.0)
         source = 12 * self.pixels if self.upscale > 1 else 0
-        return int(source + HELD * result + max(SEARCH, activations))
+        held = HELD + (DEEPER if self.bits == 16 else 0)
+        return int(source + held * result + max(SEARCH, activations))
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,12 @@ import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from threading import Semaphore
 from typing import Any
+
+import PIL.Image
 
 from clareo.batch.jobs import Job, same_place
 from clareo.batch.locks import TakenError, claim, tidy
@@ -17,8 +20,9 @@ from clareo.batch.outcome import Outcome
 from clareo.batch.pictures import KEPT, draw_pictures, picture_of
 from clareo.batch.resume import ABOUT_FILES, account_of, finished
 from clareo.checkpoints import file_hash
+from clareo.devices import hand_back_freed_memory
 from clareo.errors import PhotoError
-from clareo.io import Photo, atomic, photo_size, read_photo, write_photo
+from clareo.io import MAX_MEGAPIXELS, Photo, atomic, photo_bits, photo_size, read_photo, write_photo
 from clareo.restore import restore
 from clareo.system import System
 from clareo.trust import Trust, draw_map
@@ -54,14 +58,14 @@ def restore_one(job: Job, bench: Bench) -> Outcome:
         raise PhotoError(msg)
     fit = _planned(job, bench)
     with bench.budget.taken(fit.size):
-        source, photo = _read(job)
+        read = _read(job)
         try:
             with claim(job.target) as folder:
                 done = _done_before(job, bench)  # by another process, while this one was reading
                 if done is not None:
                     return done
                 refuse_to_replace(job.target, overwrite=bench.overwrite or bench.resume)
-                return _restored(job, bench, folder, (source, photo), fit)
+                return _restored(job, bench, folder, read, fit)
         except TakenError as error:
             return Outcome(job, elsewhere=str(error))
 
@@ -83,10 +87,12 @@ def _planned(job: Job, bench: Bench) -> Fit:
     """Return how a photo fits into memory. What the caller decided stays, whether it fits or not."""
     plan, options = job.options.get("plan"), job.options
     try:
-        height, width = photo_size(job.source)
+        (height, width), bits = photo_size(job.source), photo_bits(job.source)
     except PhotoError:
         return Fit(0)  # reading it will say the same, and better
-    load = Load(height * width, plan.upscale if plan else options.get("upscale", 1), bench.precision)
+    if height * width > 1e6 * options.get("max_megapixels", MAX_MEGAPIXELS):
+        return Fit(0)  # likewise
+    load = Load(height * width, plan.upscale if plan else options.get("upscale", 1), bench.precision, bits)
     if plan is not None:
         return Fit(load.streamed(plan.tile) if plan.streamed else load.peak(plan.tile))
     if options.get("tile") is not None:
@@ -94,7 +100,19 @@ def _planned(job: Job, bench: Bench) -> Fit:
     return fit_into(load, bench.budget.free, can_stream=not draws_noise(bench.system))
 
 
-def _read(job: Job) -> tuple[str, Photo]:
+@dataclass
+class _Read:
+    """A photo as it was read; its pixels are let go as soon as nothing needs them any more."""
+
+    sha256: str
+    photo: Photo
+
+    def let_go(self) -> None:
+        """Keep everything but the pixels: of a large photo they are what writing needs the room for."""
+        self.photo = replace(self.photo, pixels=self.photo.pixels[..., :1, :1].clone())
+
+
+def _read(job: Job) -> _Read:
     """Read a photo with its sha256. What changes in that moment is neither the old photo nor the new one."""
     reading = {k: job.options[k] for k in ("max_megapixels", "frame") if k in job.options}
     before = _state(job.source)
@@ -104,7 +122,7 @@ def _read(job: Job) -> tuple[str, Photo]:
     if _state(job.source) != before:
         msg = f"{job.source}: was changed while it was being read"
         raise PhotoError(msg)
-    return source, photo
+    return _Read(source, photo)
 
 
 def _state(path: Path) -> tuple[int, int, int] | None:
@@ -123,22 +141,23 @@ def _hashed(path: Path) -> str:
         raise PhotoError(msg) from error
 
 
-def _restored(job: Job, bench: Bench, folder: Path, read: tuple[str, Photo], fit: Fit) -> Outcome:
-    source, photo = read
+def _restored(job: Job, bench: Bench, folder: Path, read: _Read, fit: Fit) -> Outcome:
     options = {name: value for name, value in job.options.items() if name not in ABOUT_FILES}
     options |= {} if fit.tile is None else {"tile": fit.tile}
     options |= {"streamed": True} if fit.streamed else {}
     with bench.turn:
-        done = restore(photo, system=bench.system, **options)
+        done = restore(read.photo, system=bench.system, **options)
+        hand_back_freed_memory()  # to whoever has the next turn
     done = _with_why(done, fit.why) if fit.why else done
-    pictures = draw_pictures(photo, done, bench.thumbnails) if bench.thumbnails else None
-    photo = replace(photo, pixels=photo.pixels[..., :1, :1].clone())  # the rest of it is needed, and small
+    pictures = draw_pictures(read.photo, done, bench.thumbnails) if bench.thumbnails else None
+    read.let_go()
     with _about(job, folder):
-        written = _written(job, folder, photo, done, byproducts=bench.byproducts)
-        warnings = (*photo.notes, *done.warnings)
-        account = account_of(job, bench.system, done, source, written, warnings)
+        written = _written(job, folder, read.photo, done, byproducts=bench.byproducts)
+        warnings = (*read.photo.notes, *done.warnings)
+        account = account_of(job, bench.system, done, read.sha256, written, warnings)
         _move(job, folder, written, account)
     shown = {name: job.beside(name) for name in done.byproducts} if bench.byproducts else {}
+    done = done.let_go(partial(PIL.Image.open, job.target))  # outcomes wait for their turn, and for the next photo
     return Outcome(job, done, pictures=pictures, byproducts=shown, warnings=warnings)
 
 

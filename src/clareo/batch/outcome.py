@@ -27,7 +27,7 @@ class Outcome:
     """What became of a job: a restoration, or the reason why there is none."""
 
     job: Job
-    restoration: Restoration | None = None
+    restoration: Restoration | None = None  # without its pixels, which are in the file
     error: str = ""
     skipped: bool = False  # finished by an earlier run
     elsewhere: str = ""  # the process that is at it

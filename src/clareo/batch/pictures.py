@@ -13,8 +13,7 @@ from torch.nn import functional as F
 
 from clareo.batch.outcome import Pictures
 from clareo.errors import ClareoError
-from clareo.io import Photo, read_photo
-from clareo.io.formats import PILLOW_MEGAPIXELS
+from clareo.io import Photo, read_view
 from clareo.trust import Trust, draw_map
 from clareo.types import Image, Restoration
 
@@ -49,7 +48,7 @@ def picture_of(before: Path, after: Path, beside: Mapping[str, Path], side: int)
 
 
 def _read(path: Path, side: int) -> bytes:
-    return _drawn(read_photo(path, PILLOW_MEGAPIXELS).pixels, side)
+    return _drawn(read_view(path, 2 * side), side)
 
 
 def _drawn(image: Image, side: int) -> bytes:

@@ -53,7 +53,7 @@ def _counts(weight: float | torch.Tensor) -> bool:
 
 
 def _shown(weight: float | torch.Tensor) -> str:
-    return f"{float(torch.as_tensor(weight).mean()):.4g}"
+    return f"{float(torch.as_tensor(weight).float().mean()):.4g}"
 
 
 class Spread:

@@ -11,11 +11,13 @@ from clareo.io.read import (
     count_frames,
     from_picture,
     list_photos,
+    photo_bits,
     photo_size,
     read_frames,
     read_photo,
     read_rgb8,
     read_shard,
+    read_view,
 )
 from clareo.io.write import WRITTEN, atomic, check_target, output_place, to_picture, write_photo
 
@@ -31,11 +33,13 @@ __all__ = [
     "from_picture",
     "list_photos",
     "output_place",
+    "photo_bits",
     "photo_size",
     "read_frames",
     "read_photo",
     "read_rgb8",
     "read_shard",
+    "read_view",
     "to_picture",
     "write_photo",
 ]

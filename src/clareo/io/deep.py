@@ -33,9 +33,7 @@ def read_deep(path: Path, max_megapixels: float, page: int = 0) -> Photo:
     if image.interpretation == "cmyk":  # four inks would pass for three colours and alpha
         image = image.icc_transform("srgb", embedded=True, input_profile="cmyk", depth=16)
         image.remove(ICC)
-    array = image.numpy()
-    if array.ndim == 2:
-        array = array[..., None]
+    array = image.numpy().reshape(image.height, image.width, image.bands)  # pyvips drops what is 1
     notes: tuple[str, ...] = ()
     if array.shape[2] > 4:
         notes = (f"{array.shape[2] - 3} extra channels were left out",)

@@ -55,6 +55,8 @@ def upright(picture: PIL.Image.Image) -> PIL.Image.Image:
     """Apply the orientation."""
     picture.load()  # a broken picture fails here, and not as if its EXIF was to blame
     try:
+        if picture.getexif().get(ORIENTATION, 1) == 1:
+            return picture  # a large one is not copied
         return PIL.ImageOps.exif_transpose(picture)
     except Exception:  # noqa: BLE001 - malformed EXIF says nothing about orientation; the pixels are good
         return picture.copy()

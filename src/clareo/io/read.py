@@ -9,7 +9,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PIL.Image
@@ -33,7 +33,11 @@ from clareo.io.formats import (
 from clareo.io.metadata import exif_of, is_grey, kept_of, turned, upright
 from clareo.io.photo import Photo, from_array, from_bands, from_tensor
 
+if TYPE_CHECKING:
+    from clareo.types import Image
+
 MAX_FRAMES = 10_000  # a PNG may claim four thousand millions
+BAND = 512  # rows that are converted together
 
 
 def read_photo(path: str | Path, max_megapixels: float = MAX_MEGAPIXELS, frame: int | None = None) -> Photo:
@@ -161,8 +165,17 @@ def _shallow(picture: PIL.Image.Image, icc: bytes | None) -> Photo:
     if picture.mode in ("RGBa", "La"):  # colours that were multiplied with alpha
         picture = picture.convert(picture.mode.upper())
     alpha = "A" if picture.mode in ("RGBA", "LA", "PA") else ""
-    array = np.asarray(picture.convert(("L" if is_grey(picture) else "RGB") + alpha))
-    return from_bands(array.reshape(*array.shape[:2], -1), 255, 8)
+    return from_bands(_array(picture, ("L" if is_grey(picture) else "RGB") + alpha), 255, 8)
+
+
+def _array(picture: PIL.Image.Image, mode: str) -> NDArray[np.uint8]:
+    """Convert a picture to (H, W, 1 to 4), some rows at a time: copies of a large photo count."""
+    width, height = picture.size
+    array = np.empty((height, width, len(mode)), np.uint8)
+    for top in range(0, height, BAND):
+        rows = picture.crop((0, top, width, min(top + BAND, height))).convert(mode)
+        array[top : top + BAND] = np.asarray(rows).reshape(rows.height, width, -1)
+    return array
 
 
 def _to_srgb(picture: PIL.Image.Image, icc: bytes | None) -> PIL.Image.Image:
@@ -209,6 +222,27 @@ def photo_size(path: Path) -> tuple[int, int]:
     with said(path), opened(path) as picture:
         width, height = picture.size
         return (width, height) if turned(picture) else (height, width)
+
+
+def read_view(path: Path, side: int) -> Image:
+    """Return a photo shrunken to no less than ``side`` px along its shorter side, for thumbnails.
+
+    Of a JPEG only every eighth pixel is decoded, where that will do. Photos of 16 bits are read as they are.
+    """
+    with said(path), opened(path) as picture:
+        if _bits(picture, path) == 8:
+            picture.draft(None, (side, side))
+            up = upright(picture)
+            step = min(up.size) // side if up.mode in ("L", "RGB", "RGBA") else 1
+            return from_picture(up.reduce(step) if step > 1 else up).pixels
+    return read_photo(path, PILLOW_MEGAPIXELS).pixels
+
+
+def photo_bits(path: Path) -> int:
+    """Return how many bits a colour has, 8 or 16, as the file's header says."""
+    with said(path), opened(path) as picture:
+        deep = picture.mode in ("F", "I") or picture.mode.startswith("I;16")
+        return 16 if deep else _bits(picture, path)
 
 
 def decoded_size(path: Path) -> tuple[int, int]:

@@ -151,7 +151,7 @@ def read_plan(path: Path) -> tuple[Plan, Sidecar]:
     except OSError as error:
         msg = f"{path}: {error.strerror}"
         raise UsageError(msg) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         msg = f"{path}: not a plan ({type(error).__name__}: {error})"
         raise UsageError(msg) from error
 

@@ -27,7 +27,8 @@ def entry_of(outcome: Outcome) -> dict[str, Any]:
     if outcome.restoration is not None:
         done = outcome.restoration
         entry |= _told({**outcome.to_json(), "plan": done.plan.to_json()})
-        entry |= {"seconds": round(done.seconds, 1), "size": f"{done.image.width} x {done.image.height}"}
+        height, width = done.tensor.shape[-2:]
+        entry |= {"seconds": round(done.seconds, 1), "size": f"{width} x {height}"}
         entry["said"] = "" if done.before is None else done.before.text
     elif outcome.account is not None:
         entry |= _told(outcome.account)
