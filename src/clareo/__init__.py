@@ -2,7 +2,7 @@
 
 >>> import clareo
 >>> clareo.list_systems()
-['dalpsr', 'instancersr', 'mrir', 'unires']
+['dalpsr', 'instancersr', 'mrir', 'uare', 'unires']
 """
 
 from __future__ import annotations

@@ -136,7 +136,7 @@ def load_preset(
 ) -> Loaded:
     """Load a system: the embedded model, a training run, or a folder in diffusers' layout to start from (``base``).
 
-    Such a folder is known by the one that its ``network`` lies in.
+    Such a folder is known by what its ``network`` lies in.
     """
     if preset == "nano":
         return trained(load_embedded(f"{system}-nano", system))
@@ -145,7 +145,7 @@ def load_preset(
         msg = f"the paper's weights were never published; train with {recipe} and give the run's folder"
         raise CheckpointError(msg)
     place = _inside(find(preset), system)
-    return base(place) if (place / network).is_dir() else trained(load_run(place, system))
+    return base(place) if (place / network).exists() else trained(load_run(place, system))
 
 
 def system_of(place: Path) -> str:
@@ -191,9 +191,17 @@ def check_same(name: str, trained_with: str, here: str) -> None:
         raise CheckpointError(msg)
 
 
-def fill(network: nn.Module, checkpoint: Checkpoint) -> None:
-    """Copy a checkpoint into a network; name every tensor that is missing, unknown or of another shape."""
-    ours = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+def fill(
+    network: nn.Module, checkpoint: Checkpoint, *, names: Mapping[str, str] | None = None, as_stored: bool = False
+) -> None:
+    """Copy a checkpoint into a network; name every tensor that is missing, unknown or of another shape.
+
+    ``names`` says what the checkpoint calls a tensor of ours, where that is something else. ``as_stored`` takes its
+    tensors over, in their own precision, instead of copying them: a network on the meta device takes no memory before.
+    """
+    state = network.state_dict()
+    known = {(names or {}).get(name, name): name for name in state}
+    ours = {called: tuple(state[name].shape) for called, name in known.items()}
     theirs = {name: tuple(tensor.shape) for name, tensor in checkpoint.tensors.items()}
     shared = ours.keys() & theirs.keys()
     wrong = {
@@ -202,10 +210,14 @@ def fill(network: nn.Module, checkpoint: Checkpoint) -> None:
         "of another shape": [f"{n} {theirs[n]} not {ours[n]}" for n in sorted(shared) if ours[n] != theirs[n]],
     }
     if any(wrong.values()):
-        told = "; ".join(f"{what}: {', '.join(names)}" for what, names in wrong.items() if names)
+        told = "; ".join(f"{what}: {', '.join(which)}" for what, which in wrong.items() if which)
         msg = f"{checkpoint.path}: does not fit the network ({told})"
         raise CheckpointError(msg)
-    network.load_state_dict({name: tensor.float() for name, tensor in checkpoint.tensors.items()})
+    found = {known[name]: tensor for name, tensor in checkpoint.tensors.items()}
+    if as_stored:
+        network.load_state_dict(found, assign=True)
+    else:
+        network.load_state_dict({name: tensor.float() for name, tensor in found.items()})
 
 
 def ready(network: Network) -> Network:

@@ -76,9 +76,6 @@ def _restore(parsed: argparse.Namespace) -> int:
     options["trust_map"] = parsed.trust_map
     if parsed.weights is not None:
         options["weights"] = planning.parse_weights(parsed.weights)
-    if parsed.ask is not None:
-        for clause in planning.understand(parsed.ask).unknown:
-            print(f"clareo: not understood: {clause!r}", file=sys.stderr)
     name, preset, sidecar = parsed.system, parsed.preset, planning.Sidecar()
     if parsed.plan is not None:
         _refuse_beside_plan(options)
@@ -90,7 +87,11 @@ def _restore(parsed: argparse.Namespace) -> int:
     if sidecar.weights not in (None, system.fingerprint):
         msg = f"{parsed.plan}: was made with other weights than those of {system.name} here; name them by --preset"
         raise UsageError(msg)
-    _tell_unheard(system, parsed.caption, parsed.prompt, sidecar.percept)
+    if parsed.ask is not None and system.hear is None:
+        for clause in planning.understand(parsed.ask).unknown:
+            print(f"clareo: not understood: {clause!r}", file=sys.stderr)
+    wish = parsed.prompt if system.hear is None or parsed.ask is None else parsed.ask
+    _tell_unheard(system, parsed.caption, wish, sidecar.percept)
     return _work(batch, jobs, system, parsed)
 
 
@@ -158,11 +159,14 @@ def _progress(number: int, total: int, pace: str, name: str) -> None:
 
 
 def _assess(parsed: argparse.Namespace) -> int:
+    from clareo import conversing  # noqa: PLC0415
     from clareo.batch import assess_batch  # noqa: PLC0415
 
+    _refuse_system_without(parsed, parsed.describe, "--describe")
     failed = False
     limit = {} if parsed.max_megapixels is None else {"max_megapixels": parsed.max_megapixels}
-    for path, said, error in assess_batch(parsed.paths, **limit):
+    speaker = conversing.find_speaker(parsed.system, parsed.preset) if parsed.describe else None
+    for path, said, error in assess_batch(parsed.paths, **limit, speaker=speaker):
         failed |= said is None
         if parsed.json:
             print(
@@ -178,8 +182,21 @@ def _assess(parsed: argparse.Namespace) -> int:
     return int(failed)
 
 
+def _refuse_system_without(parsed: argparse.Namespace, there: object, option: str) -> None:
+    """Refuse a system that would not be asked anything."""
+    if not there and (parsed.system or parsed.preset):
+        msg = f"a system speaks with {option} only; leave --system and --preset out, or add it"
+        raise UsageError(msg)
+
+
 def _compare(parsed: argparse.Namespace) -> int:
+    from clareo import conversing  # noqa: PLC0415
+
+    _refuse_system_without(parsed, parsed.reference, "--reference")
     verdict = clareo.compare(parsed.first, parsed.second, parsed.reference)
+    speaker = conversing.find_speaker(parsed.system, parsed.preset) if parsed.reference else None
+    if speaker is not None:
+        verdict = conversing.compare_in_words(speaker, verdict, parsed.first, parsed.second, parsed.reference)
     names = {"first": str(parsed.first), "second": str(parsed.second)}
     if parsed.json:
         print(json.dumps({"a": names["first"], "b": names["second"], **verdict.to_json()}))

@@ -66,9 +66,15 @@ def add_assess(commands: Any) -> argparse.ArgumentParser:  # noqa: ANN401
     )
     assess.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="photos or folders")
     assess.add_argument("--describe", action="store_true", help="in words, with the degree of every kind")
+    _add_speaker(assess, "describes")
     assess.add_argument("--max-megapixels", type=float, help="refuse larger photos (default: 100)")
     assess.add_argument("--json", action="store_true", help="print one JSON object a photo")
     return assess
+
+
+def _add_speaker(command: argparse.ArgumentParser, does: str) -> None:
+    command.add_argument("--system", help=f"who {does}: a system that speaks (default: uare, where it is embedded)")
+    command.add_argument("--preset", help="of it: nano (default), or a folder or hub name with weights")
 
 
 def add_compare(commands: Any) -> argparse.ArgumentParser:  # noqa: ANN401
@@ -79,6 +85,7 @@ def add_compare(commands: Any) -> argparse.ArgumentParser:  # noqa: ANN401
     compare.add_argument(
         "--reference", type=Path, help="the photo that both were made from: departing from it costs points"
     )
+    _add_speaker(compare, "compares, with --reference")
     compare.add_argument("--json", action="store_true", help="print one JSON object")
     return compare
 
@@ -145,6 +152,8 @@ def add_bench(commands: Any) -> argparse.ArgumentParser:  # noqa: ANN401
     bench.add_argument("--judge", action="store_true", help="examine the judge on photos damaged on purpose")
     bench.add_argument("--prompts", action="store_true", help="measure how well prompts are read off photos (IRPAD)")
     bench.add_argument("--words", action="store_true", help="measure what words do to the picture of a system")
+    bench.add_argument("--speech", action="store_true", help="measure what a system that speaks says of photos")
+    bench.add_argument("--obedience", action="store_true", help="measure whether it does what it is told")
     bench.add_argument("--study", type=Path, help="train the runs of a study (studies/*.toml), and compare them")
     bench.add_argument("--photos", type=Path, help="for --study: a folder of photos to train on")
     bench.add_argument("-o", "--out", type=Path, default=Path("bench"), help="folder for the CSV and the tables")

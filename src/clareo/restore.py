@@ -60,7 +60,8 @@ def restore(  # noqa: PLR0913 - keyword-only, one per thing a user may decide
         weights: "auto" looks at the photo to find how much each expert counts, "fast" tries a shortlist, "predict"
             guesses, "fixed" takes the system's usual blend; or a blend that sums to 1.
         detail: 0 leaves the blend alone, 1 brings out all the detail there is.
-        ask: a wish in words, like "remove the noise, keep the grain", which moves the weights.
+        ask: a wish in words, like "remove the noise, keep the grain", which moves the weights; or, where the system
+            itself hears wishes, decides what it plans.
         steps: denoising steps; one is the most faithful, more are crisper.
         seed: of all noise.
         tile: photo pixels along a tile.
@@ -86,7 +87,7 @@ def restore(  # noqa: PLR0913 - keyword-only, one per thing a user may decide
     source = as_photo(photo, max_megapixels)
     system = load_system(system, preset) if isinstance(system, str) else system
     place = choose_device(device)
-    wishes = None if ask is None else planning.understand(ask)
+    wishes = None if ask is None or system.hear is not None else planning.understand(ask)
     way = planning.way_of(weights)
     if plan is None:
         form, blend = NAMES[choose_precision(precision, place)], None if isinstance(weights, str) else weights
@@ -104,7 +105,7 @@ def restore(  # noqa: PLR0913 - keyword-only, one per thing a user may decide
         sketch = planning.check(plan, system)
     canvas = fit(source.pixels, sketch.upscale, 1 if sketch.streamed else system.multiple)
     seen = _on_the_grid(canvas, system.multiple)
-    percept = _understood(system, seen, percept, caption, prompt)
+    percept = _understood(system, seen, percept, caption, prompt if ask is None or system.hear is None else ask)
     size = (source.pixels.shape[-2] * sketch.upscale, source.pixels.shape[-1] * sketch.upscale)
 
     def carry_out(sketch: Plan) -> tuple[Plan, _Run]:
@@ -146,8 +147,13 @@ def _understood(
         msg = f"{system.name} hears no words; leave the {' and the '.join(said)} out, or take a system that does"
         raise UsageError(msg)
     if percept is None:  # who says everything has nothing to ask
-        percept = Percept() if caption is not None and prompt is not None else system.perceive(canvas)
+        percept = Percept() if caption is not None and prompt is not None else _perceived(system, canvas, prompt)
     return replace(percept, caption=said.get("caption", percept.caption), prompt=said.get("prompt", percept.prompt))
+
+
+def _perceived(system: System, canvas: Image, prompt: str | None) -> Percept:
+    """Let the system look at the photo, in the light of what is wished where it hears wishes."""
+    return system.perceive(canvas) if prompt is None or system.hear is None else system.hear(canvas, prompt)
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from torch import nn
 
     from clareo.diffusion.denoiser import Denoiser
+    from clareo.diffusion.guidance import Guide
     from clareo.diffusion.samplers import Sampler
     from clareo.latents import Codec
     from clareo.types import Condition, Image, Latent, Percept
 
 ColourMatch = Callable[["Image", "Image"], "Image"]  # (restored, source) -> restored in the source's colours
+Answer = Callable[[Sequence["Image"], str], str]  # (photos (1, 3, H, W), a question or an instruction) -> words
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,10 @@ class System:
     multiple: int = 1  # sides of the canvas are multiples of this many photo pixels
     unheard: Callable[[Percept], Sequence[str]] | None = None  # words that do not reach it; None: it hears none at all
     byproducts: Callable[[Latent], Mapping[str, Image]] | None = None  # what a restored latent shows beside the photo
+    times: Callable[[int], torch.Tensor] | None = None  # of so many steps, from 1 to 0; None: even ones
+    guide: Guide | None = None  # how branches are blended; None: `guidance.guide`
+    hear: Callable[[Image, str], Percept] | None = None  # what it makes of a wish; None: wishes move the blend
+    answer: Answer | None = None  # what it says of photos when it is asked; None: it does not speak
     source: str = ""  # the file, folder or hub name that it was loaded from; nothing: the package
     fingerprint: str = ""  # sha256 of the weights
 
@@ -112,6 +118,15 @@ class Lessons:
 
 
 @dataclass(frozen=True)
+class Shards:
+    """How a network that is too large for one device is spread over several."""
+
+    root: nn.Module
+    layers: Iterable[nn.Module]  # of it, each brought together by itself, and called once a step; the rest at once
+    calls: tuple[str, ...]  # methods of the root through which it is used
+
+
+@dataclass(frozen=True)
 class Training:
     """What the training loop needs to know of a method."""
 
@@ -123,6 +138,7 @@ class Training:
     examine: Examine | None = None  # validation of what is no system
     settle: Settle | None = None  # settings that only the trained network can tell, such as thresholds
     scaffold: tuple[str, ...] = ()  # children of `trained` that only training needs, which are not exported
+    shards: Shards | None = None  # None: it fits on one device
 
 
 @dataclass(frozen=True)

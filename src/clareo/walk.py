@@ -39,11 +39,11 @@ def walk(
         del own
         tiles = tiles_of(system, plan)
         whole = max(latent.shape[-2:]) <= tiles.side  # large photos take their experts one by one, to save memory
-        times = even_times(plan.steps)
+        times = (system.times or even_times)(plan.steps)
         if spread is not None:
             spread.last = float(times[-2])
         together = whole and not sparing
-        denoise = guide(
+        denoise = (system.guide or guide)(
             tiled(system.denoiser, tiles), branches, Guidance(plan.weights), together=together, spread=spread
         )
         rng = torch.Generator().manual_seed(plan.seed + 1)

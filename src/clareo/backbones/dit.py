@@ -95,7 +95,8 @@ class TimeEmbedding(nn.Module):
         places = torch.arange(FREQUENCIES, dtype=torch.float32, device=step.device)
         frequencies = torch.exp(places * (-math.log(10000) / (FREQUENCIES - self.late)))
         angles = step.float()[:, None] * frequencies
-        hidden = F.silu(self.first(torch.cat([angles.cos(), angles.sin()], dim=1)))
+        waves = torch.cat([angles.cos(), angles.sin()], dim=1).to(self.first.weight.dtype)
+        hidden = F.silu(self.first(waves))
         vector: torch.Tensor = self.second(hidden)
         return vector
 

@@ -9,8 +9,10 @@ from clareo.bench.datasets import Dataset, Item, load_datasets
 from clareo.bench.forgery import forgeries
 from clareo.bench.grid import Request, compare
 from clareo.bench.judging import judging
+from clareo.bench.obedience import obedience
 from clareo.bench.planning import planning
 from clareo.bench.prompts import prompts
+from clareo.bench.speech import speech
 from clareo.bench.speed import speed
 from clareo.bench.steering import words
 from clareo.bench.studies import study
@@ -28,11 +30,13 @@ __all__ = [
     "load_datasets",
     "load_named",
     "name_and_folder",
+    "obedience",
     "only_folder",
     "only_system",
     "planning",
     "prompts",
     "quality",
+    "speech",
     "speed",
     "study",
     "words",

@@ -14,15 +14,19 @@ from clareo.bench.damage import degradations
 from clareo.bench.forgery import forgeries
 from clareo.bench.grid import Request, compare
 from clareo.bench.judging import judging
+from clareo.bench.obedience import obedience
 from clareo.bench.planning import planning as choosing
 from clareo.bench.prompts import prompts
+from clareo.bench.speech import speech
 from clareo.bench.speed import speed
 from clareo.bench.steering import words
 from clareo.bench.studies import study
 from clareo.errors import UsageError
 from clareo.system import load_system
 
-ON_CLEAN_PHOTOS = ("degradations", "judge", "planning", "prompts", "study", "trust", "words")  # with a folder
+ON_CLEAN_PHOTOS = (
+    *("degradations", "judge", "obedience", "planning", "prompts", "speech", "study", "trust", "words"),
+)  # with a folder
 
 
 def bench(asked: argparse.Namespace) -> tuple[str, bool]:
@@ -56,8 +60,10 @@ def _of_clean_photos(asked: argparse.Namespace, folder: Path) -> str:
         return forgeries(system, folder, asked.out, asked.limit)
     if asked.planning:
         return choosing(system, folder, asked.out, asked.limit, asked.lessons)
-    if asked.words:
-        return words(system, folder, asked.out, asked.limit)
+    if asked.speech:
+        return speech(system, folder, asked.out, asked.limit or 400)
+    if asked.words or asked.obedience:
+        return (words if asked.words else obedience)(system, folder, asked.out, asked.limit)
     return quality(system, folder, asked.out, tuple(asked.steps or (1, 4)), asked.limit)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,8 +60,8 @@ def _ask(data: Path, samples: int) -> Iterator[Answer]:
     for number in range(samples):
         path = paths[number % len(paths)]
         rng = np.random.default_rng((SEED, number))
-        clean = _crop(read_photo(path).pixels, rng)
-        recipe = _turn(number)
+        clean = random_crop(read_photo(path).pixels, rng)
+        recipe = deal(number, SHARES)
         made = degrade_tensor(clean[0], recipe, int(rng.integers(2**31)))
         damaged = made.tensor[None]
         said = judge(damaged)
@@ -78,17 +78,18 @@ def _ask(data: Path, samples: int) -> Iterator[Answer]:
         )
 
 
-def _turn(number: int) -> str:
+def deal(number: int, shares: Mapping[str, float]) -> str:
     """Deal recipes out in turn: twenty samples hold each as often as its share says."""
     place, total = (number * 7 % 20 + 0.5) / 20, 0.0
-    for recipe, share in SHARES.items():
+    for recipe, share in shares.items():
         total += share
         if place < total:
             return recipe
     return "clean"
 
 
-def _crop(image: Image, rng: np.random.Generator) -> Image:
+def random_crop(image: Image, rng: np.random.Generator) -> Image:
+    """Cut a square anywhere out of a photo."""
     top, left = (int(rng.integers(max(0, extent - CROP) + 1)) for extent in image.shape[-2:])
     return image[..., top : top + CROP, left : left + CROP].contiguous()
 

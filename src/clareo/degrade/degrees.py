@@ -23,6 +23,8 @@ WEIGHTS = {  # of a kind in the severity score
     "raindrop": 0.6,
 }
 
+SAME = {"blur": "defocus"}  # round blur looks the same whatever made it
+
 Value = float | int | str | bool
 
 
@@ -74,6 +76,19 @@ def meaning_of(op: str, params: Mapping[str, Value]) -> tuple[str, float]:
         return "", 0.0
     meaning = MEANINGS[op]
     return meaning.kind, min(1.0, max(0.0, meaning.degree(params)))
+
+
+def together(degrees: Mapping[str, float]) -> dict[str, float]:
+    """Add up degrees of kinds that look the same: 1 - (1 - a)(1 - b).
+
+    >>> together({"blur": 0.5, "defocus": 0.5, "noise": 0.1})
+    {'defocus': 0.75, 'noise': 0.1}
+    """
+    left: dict[str, float] = {}
+    for kind, degree in degrees.items():
+        seen_as = SAME.get(kind, kind)
+        left[seen_as] = left.get(seen_as, 1.0) * (1 - degree)
+    return {kind: round(1 - remaining, 4) for kind, remaining in left.items()}
 
 
 def shrinking(factor: float) -> float:

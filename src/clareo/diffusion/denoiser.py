@@ -1,6 +1,6 @@
-"""The denoiser: a backbone that predicts noise, clean or velocity, heard as one that estimates the clean latent.
+"""The denoiser: a backbone that predicts noise, clean, velocity or slope, heard as one that estimates the clean latent.
 
-The three predictions are affine in one another at fixed (x, t). So a blend of clean estimates equals a blend of any
+The four predictions are affine in one another at fixed (x, t). So a blend of clean estimates equals a blend of any
 other kind whenever the weights sum to one, and guidance and samplers need to know one kind only.
 """
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from clareo.types import Condition, Latent
 
-Prediction = Literal["noise", "clean", "velocity"]
+Prediction = Literal["noise", "clean", "velocity", "slope"]
 
 
 class Backbone(Protocol):
@@ -44,6 +44,9 @@ class Denoiser:
             return predicted
         if self.predicts == "noise":
             return clean_from_far(self.process, seen, predicted, t)
+        if self.predicts == "slope":  # v = far - clean, of rectified flows: x = (alpha + sigma) clean + sigma v
+            alpha, sigma = spread(self.process.alpha(t), x), spread(self.process.sigma(t), x)
+            return (seen - sigma * predicted) / (alpha + sigma)
         # velocity v = alpha far - sigma clean (Salimans & Ho 2022): clean = (alpha x - sigma v) / (alpha^2 + sigma^2)
         alpha, sigma = spread(self.process.alpha(t), x), spread(self.process.sigma(t), x)
         return (alpha * seen - sigma * predicted) / (alpha**2 + sigma**2)
@@ -58,6 +61,8 @@ class Denoiser:
             return clean
         if self.predicts == "noise":
             return far
+        if self.predicts == "slope":
+            return far - clean
         alpha, sigma = spread(self.process.alpha(t), clean), spread(self.process.sigma(t), clean)
         return alpha * far - sigma * clean
 

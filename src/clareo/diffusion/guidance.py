@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -73,6 +74,21 @@ class Spread:
 def _rows(*latents: Latent, height: int = 64) -> zip[tuple[Latent, ...]]:
     """Cut latents into the same stripes: a difference of large ones would need their memory once more."""
     return zip(*(torch.split(latent, height, dim=2) for latent in latents), strict=True)
+
+
+class Guide(Protocol):
+    """How branches are blended: `guide`, or a wrapper around it."""
+
+    def __call__(
+        self,
+        denoiser: Conditioned,
+        branches: Mapping[str, Condition],
+        guidance: Guidance,
+        *,
+        together: bool = True,
+        spread: Spread | None = None,
+    ) -> Denoise:
+        """Blend the branches' clean estimates."""
 
 
 def guide(

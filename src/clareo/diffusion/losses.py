@@ -18,10 +18,15 @@ def mse(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return (predicted - target).square().mean()
 
 
-def relative_l1(predicted: torch.Tensor, target: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
-    """Return the mean over samples of the error in parts of the input's own: slight and heavy damage count alike."""
+def relative_l1(
+    predicted: torch.Tensor, target: torch.Tensor, given: torch.Tensor, floor: float = 2e-3
+) -> torch.Tensor:
+    """Return the mean over samples of the error in parts of the input's own: slight and heavy damage count alike.
+
+    ``floor`` is added to the latter: where nothing was wrong, errors count in parts of that.
+    """
     error, before = ((image - target).abs().flatten(1).mean(1) for image in (predicted, given))
-    return (error / (before + 2e-3)).mean()
+    return (error / (before + floor)).mean()
 
 
 def cross_entropy(logits: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:

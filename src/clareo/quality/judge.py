@@ -103,6 +103,10 @@ class Judge(nn.Module):
 
     def see(self, photo: Image) -> torch.Tensor:
         """Return all that the answers are made of, (B, width)."""
+        return self.look(photo)[1]
+
+    def look(self, photo: Image) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the coarsest features, (B, C, h, w), and all that the answers are made of, (B, width)."""
         y = luma(photo)
         seen = torch.cat([photo - 0.5, 0.3 * contrast_normalised(y)], 1)
         features = self.enter(F.pixel_unshuffle(pad_to(seen, 16), 4).contiguous(memory_format=torch.channels_last))
@@ -111,8 +115,7 @@ class Judge(nn.Module):
             features = level(self.down[number - 1](features) if number else features)
             pooled += _mean_and_spread(features.float())
         pooled += [self.spectrum(y), *(reader(y) for reader in self.others), tones(y)]
-        weighed: torch.Tensor = self.weigh(torch.cat(pooled, 1))
-        return weighed
+        return features, self.weigh(torch.cat(pooled, 1))
 
 
 class Block(nn.Module):

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from clareo.degrade.degrees import together
 from clareo.degrade.recipes import degrade_tensor
 from clareo.degrade.recipes.draws import pick
 from clareo.degrade.record import Record
@@ -26,8 +27,6 @@ from clareo.quality.blend import blended_score
 from clareo.quality.judge import KINDS, Judge, JudgeSettings
 from clareo.system import Batch, Example, Lessons, Training, without_pairs
 from clareo.train.data import centre
-
-SAME = {"blur": "defocus"}  # round blur looks the same whatever made it
 
 NO_PAIRS = "the judge learns from damage that it knows; nobody knows how much there is in the pairs of {}"
 
@@ -76,10 +75,8 @@ def true_degrees(record: Record) -> torch.Tensor:
     """Return the degree of each of `KINDS`, (9,); NaN where a restorer has been at work."""
     if record.recipe in ("failure", "failed-restoration"):
         return torch.full((len(KINDS),), torch.nan)
-    left = dict.fromkeys(KINDS, 1.0)
-    for kind, degree in record.degrees().items():
-        left[SAME.get(kind, kind)] *= 1 - degree
-    return 1 - torch.tensor([left[kind] for kind in KINDS])
+    degrees = together(record.degrees())
+    return torch.tensor([degrees.get(kind, 0.0) for kind in KINDS])
 
 
 def _loss(network: Judge, batch: Batch, rng: torch.Generator) -> dict[str, torch.Tensor]:

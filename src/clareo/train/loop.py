@@ -21,12 +21,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from clareo.devices import choose_device, choose_precision, keep_freed_memory
-from clareo.errors import CheckpointError
+from clareo.errors import CheckpointError, RecipeError
 from clareo.system import Batch, Measure, Training
 from clareo.train.data import batches, load_photos, placed, split
 from clareo.train.export import commit, write_checkpoint
 from clareo.train.learners import learner
-from clareo.train.parallel import Group, join
+from clareo.train.parallel import Group, join, local, spread_like, whole
 from clareo.train.recipe import Optimiser, Recipe
 from clareo.train.unseen import unseen
 from clareo.train.validate import Validation
@@ -54,7 +54,7 @@ def train(recipe: Recipe, data: Path, run: Path, resume: bool = False) -> Path: 
         msg = f"{run} already holds a run: --resume goes on with it, another -o starts afresh"
         raise CheckpointError(msg)
     training, mirror = _build(recipe)
-    state = _start(training, mirror, recipe)
+    state = _start(training, mirror, recipe, group)
     if group.leads:
         _write_settings(recipe, run, data)
     if resume and (run / LAST).exists():
@@ -63,20 +63,23 @@ def train(recipe: Recipe, data: Path, run: Path, resume: bool = False) -> Path: 
     photos, aside = split(load_photos(data, side), recipe.held_out)
     print(f"{len(photos)} photos to train on, {len(aside)} aside, from step {state.step}", file=sys.stderr)  # noqa: T201
     steps = _steps(training, recipe, state, batches(photos, recipe, state.step, (group.rank, group.size)), group)
-    if not group.leads:
+    if not (group.leads or recipe.sharded):
         deque(steps, maxlen=0)  # work, and leave the books to the leader
         return run / WEIGHTS
     measure = _measure(mirror, aside, recipe)
-    with Log(run, recipe, state.step) as log:
+    with Log(run, recipe, state.step, silent=not group.leads) as log:
         for terms, images in steps:
             log.add(state.step, terms, images * group.size)
             if state.step % recipe.validate_every == 0 or state.step == recipe.steps:
                 log.validate(state.step, measure())
             if state.step % recipe.checkpoint_every == 0:
-                _save(state, run / LAST)
-    _save(state, run / LAST)
+                _save(state, run / LAST, group)
+    _save(state, run / LAST, group)
     done = replace(training, settings={**training.settings, **_settled(mirror, aside, recipe)})
-    return export(done, state.average, recipe, run / WEIGHTS, data=f"{len(photos)} photos of {data.name}")
+    averaged = group.gathered(state.average.state_dict())
+    if not group.leads:
+        return run / WEIGHTS
+    return export(done, averaged, recipe, run / WEIGHTS, data=f"{len(photos)} photos of {data.name}")
 
 
 def _measure(training: Training, aside: list[NDArray[np.uint8]], recipe: Recipe) -> Measure:
@@ -105,7 +108,9 @@ def _build(recipe: Recipe) -> tuple[Training, Training]:
     return first, second
 
 
-def _start(training: Training, mirror: Training, recipe: Recipe) -> State:
+def _start(training: Training, mirror: Training, recipe: Recipe, group: Group) -> State:
+    if recipe.sharded and group.size > 1:
+        _spread((training, mirror), group)
     network, average = (_placed(each) for each in (training, mirror))
     if recipe.start_from:
         _take_over(training, recipe.start_from)
@@ -113,9 +118,22 @@ def _start(training: Training, mirror: Training, recipe: Recipe) -> State:
     average.requires_grad_(requires_grad=False)
     settings = recipe.optimiser
     optimiser = torch.optim.AdamW(
-        network.parameters(), settings.rate, settings.betas, weight_decay=settings.weight_decay, fused=True
+        network.parameters(),
+        settings.rate,
+        settings.betas,
+        settings.epsilon,
+        weight_decay=settings.weight_decay,
+        fused=True,
     )
     return State(network, average, optimiser)
+
+
+def _spread(trainings: tuple[Training, Training], group: Group) -> None:
+    for training in trainings:
+        if training.shards is None:
+            msg = "sharded: this network is small, and does not say how it would be spread"
+            raise RecipeError(msg)
+        group.spread(training.shards, choose_device())
 
 
 def _take_over(training: Training, path: str) -> None:
@@ -154,19 +172,20 @@ def _generator(seed: int, step: int, rank: int) -> torch.Generator:
 def _update(state: State, loss: torch.Tensor, recipe: Recipe, group: Group) -> None:
     settings = recipe.optimiser
     for parameters in state.optimiser.param_groups:
-        parameters["lr"] = rate_at(state.step, recipe.steps, settings)
+        parameters["lr"] = rate_at(state.step, recipe.steps, settings) * rise_at(state.step, recipe)
     state.optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     group.average(state.network)
     norm = nn.utils.clip_grad_norm_(state.network.parameters(), settings.clip)
-    if torch.isfinite(norm):
+    if torch.isfinite(whole(norm)):
         state.optimiser.step()
     else:  # a broken batch is skipped, not learned
         print(f"step {state.step}: the gradient is not finite, batch skipped", file=sys.stderr)  # noqa: T201
+    decay = recipe.at(state.step)[0].ema or settings.ema
     state.step += 1
-    decay = min(settings.ema, (1 + state.step) / (10 + state.step))
+    decay = min(decay, (1 + state.step) / (10 + state.step))
     with torch.no_grad():
-        ours, theirs = ([p.data for p in network.parameters()] for network in (state.average, state.network))
+        ours, theirs = ([local(p.data) for p in network.parameters()] for network in (state.average, state.network))
         torch._foreach_lerp_(ours, theirs, 1 - decay)  # one call in place of hundreds
 
 
@@ -180,18 +199,27 @@ def rate_at(step: int, steps: int, settings: Optimiser) -> float:
     return settings.final_rate + (settings.rate - settings.final_rate) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def rise_at(step: int, recipe: Recipe) -> float:
+    """Return what the rate is multiplied with while a stage warms up."""
+    stage, done = recipe.at(step)
+    return min(1.0, (done + 1) / stage.warmup) if stage.warmup else 1.0
+
+
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-def _save(state: State, path: Path) -> None:
+def _save(state: State, path: Path, group: Group) -> None:
     """Write everything needed to go on; a kill in mid-write leaves the previous checkpoint."""
     tensors = {f"network.{k}": v for k, v in state.network.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in state.average.state_dict().items()}
     for name, parameter in state.network.named_parameters():
         for key, value in state.optimiser.state.get(parameter, {}).items():
             tensors[f"optimiser.{key}.{name}"] = value
+    found = group.gathered(tensors)
+    if not group.leads:
+        return
     partial = path.with_suffix(".partial")
-    save_file({k: v.contiguous() for k, v in tensors.items()}, partial, {"step": str(state.step)})
+    save_file({k: v.contiguous() for k, v in found.items()}, partial, {"step": str(state.step)})
     partial.replace(path)
 
 
@@ -199,8 +227,9 @@ def _load(state: State, path: Path) -> None:
     tensors = load_file(path)
     with safe_open(path, "pt") as file:
         state.step = int(file.metadata()["step"])
-    state.network.load_state_dict(_under(tensors, "network."))
-    state.average.load_state_dict(_under(tensors, "average."))
+    for network, prefix in ((state.network, "network."), (state.average, "average.")):
+        ours, found = network.state_dict(), _under(tensors, prefix)
+        network.load_state_dict({k: spread_like(v, ours[k]) if k in ours else v for k, v in found.items()})
     for name, parameter in state.network.named_parameters():
         kept = {key: tensors.get(f"optimiser.{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
         if all(value is not None for value in kept.values()):
@@ -210,7 +239,7 @@ def _load(state: State, path: Path) -> None:
 def _like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     """Give a moment back the memory layout of its parameter: sums in another order differ in the last bit."""
     if value.dim() != 4:
-        return value
+        return spread_like(value, parameter) if value.dim() else value
     return value.to(parameter.device, memory_format=torch.channels_last)
 
 
@@ -219,11 +248,17 @@ def _under(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.
 
 
 def export(
-    training: Training, network: nn.Module, recipe: Recipe, path: Path, *, data: str = "", scores: str = ""
+    training: Training,
+    tensors: Mapping[str, torch.Tensor],
+    recipe: Recipe,
+    path: Path,
+    *,
+    data: str = "",
+    scores: str = "",
 ) -> Path:
     """Write weights as fp16 safetensors with the settings, recipe, data and scores that belong to them."""
     return write_checkpoint(
-        {name: value for name, value in network.state_dict().items() if not _is_scaffold(training, name)},
+        {name: value for name, value in tensors.items() if not _is_scaffold(training, name)},
         path,
         system=recipe.system,
         settings=training.settings,
@@ -247,12 +282,13 @@ def _write_settings(recipe: Recipe, run: Path, data: Path) -> None:
 class Log:
     """Loss, speed and validation: lines on stderr, CSV files, and TensorBoard where it is installed."""
 
-    def __init__(self, run: Path, recipe: Recipe, step: int) -> None:
+    def __init__(self, run: Path, recipe: Recipe, step: int, *, silent: bool = False) -> None:
+        self._silent = silent  # of all processes one speaks
         self._run, self._recipe, self._first = run, recipe, step
         self._sums: dict[str, float] = {}
         self._steps = 0
         self._images, self._since, self._began = 0, time.perf_counter(), time.perf_counter()
-        self._board = _tensorboard(run)
+        self._board = None if silent else _tensorboard(run)
 
     def __enter__(self) -> Log:
         return self
@@ -263,6 +299,8 @@ class Log:
 
     def add(self, step: int, terms: Mapping[str, torch.Tensor], images: int) -> None:
         """Count a step; every ``log_every`` steps, say how it goes."""
+        if self._silent:
+            return
         for name, value in terms.items():
             self._sums[name] = self._sums.get(name, 0.0) + float(value.detach())
         self._images, self._steps = self._images + images, self._steps + 1
@@ -283,6 +321,8 @@ class Log:
 
     def validate(self, step: int, gains: Mapping[str, float]) -> None:
         """Write down the validation rows."""
+        if self._silent:
+            return
         self._write("validation.csv", step, gains)
         shown = "  ".join(f"{name} {value:+.2f}" for name, value in gains.items())
         print(f"step {step}  validation: {shown}", file=sys.stderr, flush=True)  # noqa: T201

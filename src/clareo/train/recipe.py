@@ -22,9 +22,12 @@ class Stage:
     own_share: float = 0.0  # of the others, whose x_t holds the network's own estimate in place of the clean photo
     part: str = ""  # of the system that learns alone; its file says which there are
     options: Mapping[str, Any] = field(default_factory=dict)  # of the system, in place of the recipe's; data only
+    warmup: int = 0  # steps at its start over which the rate rises again
+    ema: float = 0.0  # decay of the average in place of the optimiser's; 0: that
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.crop, self.batch) < 1 or not 0 <= self.far_share <= 1 or not 0 <= self.own_share <= 1:
+        shares = (self.far_share, self.own_share, self.ema)
+        if min(self.steps, self.crop, self.batch) < 1 or self.warmup < 0 or not all(0 <= part <= 1 for part in shares):
             msg = f"impossible stage: {self}"
             raise RecipeError(msg)
 
@@ -55,6 +58,7 @@ class Optimiser:
     clip: float = 1.0  # of the gradient's norm
     ema: float = 0.999
     cosine: bool = True  # otherwise constant after warm-up
+    epsilon: float = 1e-8  # under the root of the second moment
 
 
 @dataclass(frozen=True)
@@ -78,11 +82,20 @@ class Recipe:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     pairs: tuple[PairedFolder, ...] = ()
     start_from: str = ""  # a safetensors file whose weights are taken over
+    sharded: bool = False  # every process keeps a part of the network only (FSDP)
 
     @property
     def steps(self) -> int:
         """Return the length of the run."""
         return sum(stage.steps for stage in self.stages)
+
+    def at(self, step: int) -> tuple[Stage, int]:
+        """Return the stage that a step belongs to, and how far it lies behind the start of that."""
+        for stage in self.stages:
+            if step < stage.steps:
+                return stage, step
+            step -= stage.steps
+        return self.stages[-1], self.stages[-1].steps + step
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""

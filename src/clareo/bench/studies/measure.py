@@ -10,14 +10,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
 from clareo.bench.cases import clean_photos, middle
 from clareo.bench.measures import Measure, find_measures
 from clareo.degrade.recipes import degrade_tensor
+from clareo.degrade.record import Record
 from clareo.io import read_photo
 from clareo.latents import enlarge
+from clareo.perceive.conversation import RESTORE, Plan, found_in, planned
+from clareo.perceive.conversation.answers import in_order
 from clareo.perceive.templates import caption_by_formula
 from clareo.quality.frechet import pieces_seen
 from clareo.quality.judge import load_judge
@@ -41,6 +45,7 @@ class Case:
     clean: Image
     small: Image  # (3, H, W)
     given: Image  # the same, enlarged
+    record: Record | None = None  # of what was done, for plans
 
 
 @dataclass(frozen=True)
@@ -60,9 +65,9 @@ def cases_of(plan: Study, data: Path, limit: int | None) -> list[Case]:
     for number, path in enumerate(clean_photos(data)[:limit]):
         clean = middle(read_photo(path).pixels[:, :3], plan.side, 8 * plan.upscale)
         for version in range(plan.versions):
-            small = degrade_tensor(clean[0], plan.damage, version * 1000 + number).tensor
-            given = enlarge(small, (clean.shape[-2], clean.shape[-1]))[None]
-            found.append(Case(path.name, version, clean, small, given))
+            made = degrade_tensor(clean[0], plan.damage, version * 1000 + number)
+            given = enlarge(made.tensor, (clean.shape[-2], clean.shape[-1]))[None]
+            found.append(Case(path.name, version, clean, made.tensor, given, made.record))
     return found
 
 
@@ -129,9 +134,17 @@ def _as_seen(system: System, case: Case) -> Percept:
     return system.perceive(case.given)
 
 
+def _true_plan(_: System, case: Case) -> Percept:
+    found = () if case.record is None else found_in(case.record)
+    treat = in_order([one.kind for one in found])
+    return Percept(prompt=RESTORE, caption=planned(Plan(found, treat), np.random.default_rng(0)))
+
+
 TEXTS: Mapping[str, Callable[[System, Case], Percept]] = {
     "seen": _as_seen,
     "nothing": lambda _system, _case: Percept(),
     "of the degraded photo": lambda _system, case: Percept(caption=caption_by_formula(case.given)),
     "of the clean photo": lambda _system, case: Percept(caption=caption_by_formula(case.clean)),
+    "no plan": lambda _system, _case: Percept(prompt=RESTORE),
+    "the true plan": _true_plan,
 }

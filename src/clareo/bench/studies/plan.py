@@ -10,7 +10,10 @@ from typing import Any
 from clareo.errors import RecipeError, UnknownNameError
 from clareo.toml import checked, read_recipe_toml, with_tuples
 
-TOLD = ("seen", "nothing", "of the degraded photo", "of the clean photo")  # where the caption comes from
+TOLD = (  # where the caption comes from
+    *("seen", "nothing", "of the degraded photo", "of the clean photo"),
+    *("no plan", "the true plan"),  # of those who plan
+)
 
 
 @dataclass(frozen=True)
