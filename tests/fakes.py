@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -130,7 +131,9 @@ def forked(*arguments: object) -> int:
     pid = os.fork()
     if pid == 0:
         try:
-            work(*arguments)  # type: ignore[arg-type]
+            working = threading.Thread(target=work, args=arguments)  # OpenMP's threads of this one are not forked
+            working.start()
+            working.join()
         finally:
             os._exit(0)
     return pid

@@ -22,6 +22,7 @@ import torch
 import clareo
 from clareo.batch import Stop, make_jobs, run
 from clareo.batch.locks import FOREIGN, TakenError, claim
+from clareo.batch.turns import Counter as Compute
 from fakes import QUICK, bytes_of, fake_system, names, restored, states, whole, write_photos
 
 FAKES = Path(__file__).parent / "fakes.py"
@@ -189,6 +190,42 @@ def test_outcomes_come_in_order_and_the_network_has_one_photo_at_a_time(tmp_path
     assert list(states(outcomes)) == [f"{name}.png" for name in "abcdef"]
     if torch.get_num_threads() >= len(os.sched_getaffinity(0)):
         assert max(most) == 1
+
+
+def test_who_asked_for_the_batch_computes(tmp_path: Path) -> None:
+    """In any other thread a network is slower; and whatever workers are told, threads are as many as before."""
+    write_photos(tmp_path / "in", "a b c d")
+    threads, before = set(), torch.get_num_threads()
+
+    def watch(_: int, x: torch.Tensor) -> torch.Tensor:
+        threads.add((threading.get_ident(), torch.get_num_threads()))
+        return x
+
+    assert len(restored(tmp_path / "in", tmp_path / "out", fake_system(watch), workers=3)) == 4
+    if before >= len(os.sched_getaffinity(0)):
+        assert threads == {(threading.get_ident(), before)}
+    counted = []
+    after = threading.Thread(target=lambda: counted.append(torch.get_num_threads()))
+    after.start()
+    after.join()
+    assert counted == [before]
+
+
+def test_who_waits_for_a_turn_is_woken_by_an_interrupt() -> None:
+    turns, woken = Compute(), []
+
+    def wait() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            turns(lambda: 1)
+        woken.append(True)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    time.sleep(0.05)
+    turns.refuse()
+    waiting.join(5)
+    wait()  # nor is anything taken later
+    assert woken == [True, True]
 
 
 # --- Ctrl-C ----------------------------------------------------------------------------------------------------------

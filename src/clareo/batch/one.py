@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from threading import Semaphore
 from typing import Any
 
 import PIL.Image
@@ -19,6 +18,7 @@ from clareo.batch.memory import Budget, Fit, Load, fit_into
 from clareo.batch.outcome import Outcome
 from clareo.batch.pictures import KEPT, draw_pictures, picture_of
 from clareo.batch.resume import ABOUT_FILES, account_of, finished
+from clareo.batch.turns import Turn, at_once
 from clareo.checkpoints import file_hash
 from clareo.devices import hand_back_freed_memory
 from clareo.errors import PhotoError
@@ -36,7 +36,8 @@ class Bench:
 
     system: System
     budget: Budget
-    turn: Semaphore  # held while the network is at work
+    turn: Turn = at_once  # in which the network is at work
+    together: int = 1  # photos that are computed at once
     precision: str = "fp32"
     overwrite: bool = False
     resume: bool = False
@@ -145,9 +146,8 @@ def _restored(job: Job, bench: Bench, folder: Path, read: _Read, fit: Fit) -> Ou
     options = {name: value for name, value in job.options.items() if name not in ABOUT_FILES}
     options |= {} if fit.tile is None else {"tile": fit.tile}
     options |= {"streamed": True} if fit.streamed else {}
-    with bench.turn:
-        done = restore(read.photo, system=bench.system, **options)
-        hand_back_freed_memory()  # to whoever has the next turn
+    done = bench.turn(lambda: restore(read.photo, system=bench.system, **options))
+    hand_back_freed_memory()
     done = _with_why(done, fit.why) if fit.why else done
     pictures = draw_pictures(read.photo, done, bench.thumbnails) if bench.thumbnails else None
     read.let_go()

@@ -1,9 +1,10 @@
 """Many photos, some of them at once, with one copy of the weights. A bad photo stops nobody else.
 
 Workers are threads: torch lets go of Python while it computes. The network itself is at work on one photo at a time,
-with all the processor that torch was given, while other workers read, write and verify; only where torch was given
-fewer threads than there are cores (OMP_NUM_THREADS) as many photos as fit are computed at once. How many threads
-compute one photo moves its last bits. So that does not depend on the number of workers, and neither do the bytes.
+in the thread that asked for the batch, with all the processor that torch was given, while workers read, write and
+verify; only where torch was given fewer threads than there are cores (OMP_NUM_THREADS) as many photos as fit are
+computed at once. How many threads compute one photo moves its last bits. So that does not depend on the number of
+workers, and neither do the bytes.
 """
 
 from __future__ import annotations
@@ -15,10 +16,9 @@ import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from threading import Semaphore
 
 import torch
 from PIL.Image import DecompressionBombWarning
@@ -28,6 +28,7 @@ from clareo.batch.memory import Budget, cores, free_memory
 from clareo.batch.one import Bench, restore_one
 from clareo.batch.outcome import Outcome, named
 from clareo.batch.stop import Stop, interrupt
+from clareo.batch.turns import Counter, SelfService, Turns
 from clareo.devices import NAMES, choose_device, choose_precision
 from clareo.errors import ClareoError, UsageError
 from clareo.system import System
@@ -78,9 +79,9 @@ def _bench(jobs: Sequence[Job], system: System, memory: float | None) -> Bench:
     place = choose_device(options.get("device", "auto"))
     precision = NAMES[choose_precision(options.get("precision", "auto"), place)]
     system.network.to(place)  # once, and not by every worker
-    at_once = max(1, cores() // torch.get_num_threads()) if place.type == "cpu" else 1
+    together = max(1, cores() // torch.get_num_threads()) if place.type == "cpu" else 1
     budget = Budget(free_memory() if memory is None else int(memory))
-    return Bench(system, budget, Semaphore(at_once), precision)
+    return Bench(system, budget, precision=precision, together=together)
 
 
 @contextlib.contextmanager
@@ -123,16 +124,38 @@ def _at_work(bench: Bench, workers: int, stop: Stop) -> Iterator[Begin]:
         yield lambda job: partial(attempt, job, bench)
         return
     busy: set[int] = set()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="clareo")
+    turns: Turns = SelfService(bench.together) if bench.together > 1 else Counter()
+    bench = replace(bench, turn=turns)
+    pool = ThreadPoolExecutor(workers, "clareo", initializer=turns.set_up_worker)
+    begun: set[Future[Outcome]] = set()
+
+    def begin(job: Job) -> Callable[[], Outcome]:
+        begun.add(future := pool.submit(_watched, job, bench, busy))
+        return partial(_waited, future, turns, begun)
+
     try:
-        yield lambda job: pool.submit(_watched, job, bench, busy).result
+        yield begin
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         if stop.at_once:
+            turns.refuse()
             interrupt(busy)
+            begun.clear()  # nobody waits for them
         raise
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)
+        for future in tuple(begun):  # what is at work is finished
+            with contextlib.suppress(Exception, KeyboardInterrupt):
+                _waited(future, turns, begun)
+        pool.shutdown()
+        turns.close()
+
+
+def _waited(future: Future[Outcome], turns: Turns, begun: set[Future[Outcome]]) -> Outcome:
+    try:
+        return turns.wait(future)
+    finally:
+        begun.discard(future)
 
 
 def _watched(job: Job, bench: Bench, busy: set[int]) -> Outcome:
