@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import torch
+from skimage import data
 from torch import nn
 
 import clareo
@@ -80,6 +81,15 @@ def write_photos(folder: Path, names: str, size: tuple[int, int] = (40, 56)) -> 
         array = np.clip(wave[..., None] + rng.normal(0, 6, (*size, 3)), 0, 255).astype(np.uint8)
         PIL.Image.fromarray(array).save(path)
     return paths
+
+
+def write_astronauts(folder: Path, count: int, step: int, size: tuple[int, int]) -> Path:
+    """Write pieces of one photo, each some pixels below the one before; return the folder."""
+    folder.mkdir()
+    height, width = size
+    for number in range(count):
+        PIL.Image.fromarray(data.astronaut()[number * step :][:height, :width]).save(folder / f"{number}.png")
+    return folder
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:

@@ -15,6 +15,7 @@ import pyvips
 from numpy.typing import NDArray
 
 Array = NDArray[np.uint8]
+KEEP = ("--weights", "keep=1", "--json")  # no network is asked: reading and writing are what is tested
 XMP = (
     b'<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF '
     b'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description '

@@ -21,6 +21,7 @@ import clareo
 from clareo.io import formats
 from clareo.system import System
 from photo_files import (
+    KEEP,
     chunk,
     deep,
     encoded,
@@ -33,7 +34,6 @@ from photo_files import (
 )
 
 Run = Callable[..., object]
-KEEP = ("--weights", "keep=1", "--json")  # no network is asked: reading and writing are what is tested
 
 
 def floats(value: float) -> bytes:

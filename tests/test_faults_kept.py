@@ -15,6 +15,7 @@ from clareo.errors import PhotoError
 from clareo.io import count_frames, read_photo
 from clareo.system import System
 from photo_files import (
+    KEEP,
     XMP,
     camera,
     chunk,
@@ -30,7 +31,6 @@ from photo_files import (
 )
 
 Run = Callable[..., object]
-KEEP = ("--weights", "keep=1", "--json")  # no network is asked: reading and writing are what is tested
 
 
 def lost_page() -> bytes:

@@ -29,6 +29,7 @@ from clareo.train import irpad
 from clareo.train.irpad import Examination, PromptMix, agreement, draw_example
 from clareo.train.loop import train
 from clareo.train.recipe import Recipe, parse_recipe
+from fakes import write_astronauts
 
 Run = Callable[..., Any]  # what the fixture `run_cli` is
 NETWORK = {"encoder": {"channels": [8, 8, 8, 16]}, "spectral": [4, 4], "words": 8, "width": 16, "heads": 2}
@@ -47,11 +48,7 @@ def large() -> torch.Tensor:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    place = tmp_path / "photos"
-    place.mkdir()
-    for number in range(2):
-        PIL.Image.fromarray(data.astronaut()[number * 100 :][:300, :320]).save(place / f"{number}.png")
-    return place
+    return write_astronauts(tmp_path / "photos", 2, 100, (300, 320))
 
 
 def recipe(**changes: object) -> Recipe:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import PIL.Image
 import pytest
 import torch
 from skimage import data
@@ -29,6 +28,7 @@ from clareo.train import tagger
 from clareo.train.loop import train
 from clareo.train.recipe import Recipe, parse_recipe, read_recipe
 from clareo.train.tagger import Examination, TagMix, average_precision, best_thresholds, draw_example, f1
+from fakes import write_astronauts
 
 NETWORK = {"channels": [8, 8, 8, 16], "spectral": [4, 4], "width": 16}
 TINY = TaggerSettings.from_json(NETWORK)
@@ -39,11 +39,7 @@ pytestmark = pytest.mark.usefixtures("same_start")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    place = tmp_path / "photos"
-    place.mkdir()
-    for number in range(4):
-        PIL.Image.fromarray(data.astronaut()[number * 90 :][:200, :210]).save(place / f"{number}.png")
-    return place
+    return write_astronauts(tmp_path / "photos", 4, 90, (200, 210))
 
 
 def recipe(**changes: object) -> Recipe:

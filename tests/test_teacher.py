@@ -8,10 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import PIL.Image
 import pytest
 import torch
-from skimage import data
 from torch import nn
 from torch.nn import functional as F
 
@@ -34,6 +32,7 @@ from clareo.train import teacher
 from clareo.train.loop import train
 from clareo.train.recipe import Recipe, parse_recipe, read_recipe
 from clareo.train.teacher import Examination, TeacherMix, draw_example, pair_loss
+from fakes import write_astronauts
 
 NETWORK = {"channels": [8, 8, 12], "dilations": [1], "width": 16}
 TINY = TeacherSettings.from_json(NETWORK)
@@ -43,11 +42,7 @@ pytestmark = pytest.mark.usefixtures("same_start")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    place = tmp_path / "photos"
-    place.mkdir()
-    for number in range(4):
-        PIL.Image.fromarray(data.astronaut()[number * 90 :][:100, :110]).save(place / f"{number}.png")
-    return place
+    return write_astronauts(tmp_path / "photos", 4, 90, (100, 110))
 
 
 def recipe(**changes: object) -> Recipe:

@@ -61,6 +61,7 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
     return load_file(path)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on a single core
 def test_the_same_recipe_gives_the_same_weights_whatever_the_workers(photos: Path, tmp_path: Path) -> None:
     paths = [train(tiny(workers=count), photos, tmp_path / f"run{count}") for count in (0, 1, 2)]
     first, *others = (weights(path) for path in paths)

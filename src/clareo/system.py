@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from clareo.checkpoints import Checkpoint
     from clareo.diffusion.denoiser import Denoiser
     from clareo.diffusion.guidance import Guide
     from clareo.diffusion.samplers import Sampler
@@ -196,3 +197,12 @@ def load_system(name: str = "unires", preset: str = "nano") -> System:
     """
     system: System = system_module(name).load(preset)
     return replace(system, source="" if preset == system.preset else preset)
+
+
+def filled(system: System, trained: nn.Module, checkpoint: Checkpoint) -> System:
+    """Fill the part of a system that was trained, for use; whoever asks which weights these are is told the file's."""
+    from clareo.checkpoints import fill, ready  # noqa: PLC0415 - torch, which a list of systems does not need
+
+    fill(trained, checkpoint)
+    ready(system.network)
+    return replace(system, fingerprint=checkpoint.sha256)

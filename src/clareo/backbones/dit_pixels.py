@@ -76,15 +76,15 @@ class PixelDiT(nn.Module):
 
     def _scaled(self, pixels: Latent, kind: str) -> torch.Tensor:
         coefficients = self.transform(pixels - GREY)
-        scaled: torch.Tensor = coefficients * _gains(coefficients, GIVEN[kind])
+        scaled: torch.Tensor = coefficients * gains(coefficients, GIVEN[kind])
         return scaled.flatten(1, 2)
 
     def _correction(self, said: torch.Tensor, kind: str) -> Latent:
         coefficients = said.reshape(len(said), 3, -1, *said.shape[2:])
-        return self.transform.inverse(coefficients * _gains(coefficients, ADDED[kind]))
+        return self.transform.inverse(coefficients * gains(coefficients, ADDED[kind]))
 
 
-def _gains(coefficients: torch.Tensor, gains: tuple[float, float]) -> torch.Tensor:
+def gains(coefficients: torch.Tensor, sizes: tuple[float, float]) -> torch.Tensor:
     """(B, 3, n, h, w) -> what its n coefficients are multiplied with, the mean of a block first."""
-    mean, rest = gains
+    mean, rest = sizes
     return coefficients.new_tensor([mean, *[rest] * (coefficients.shape[2] - 1)])[:, None, None]

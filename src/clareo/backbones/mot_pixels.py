@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from clareo.backbones.dit import Grid, TimeEmbedding, positions, thousandths
-from clareo.backbones.dit_pixels import GREY, Finish
+from clareo.backbones.dit_pixels import GREY, Finish, gains
 from clareo.backbones.layers import zeroed
 from clareo.backbones.mot import MoT
 from clareo.backbones.mot_context import Context
@@ -121,7 +121,7 @@ class PixelMoT(nn.Module):
         """Turn what is said of tokens, (B, 192 + 13, h, w), into what is added to the prior's estimate."""
         corrections, gates = said[:, :COEFFICIENTS], said[:, COEFFICIENTS:]
         blocks = _per_colour(self.finish(_fine(corrections)))
-        added = self.transform.inverse(blocks * _gains(blocks, ADDED))
+        added = self.transform.inverse(blocks * gains(blocks, ADDED))
         smooth = F.interpolate(gates, scale_factor=SIDE // BLOCK, mode="bilinear", align_corners=False)
         fine, found = _fine(base), _fine(base - x)
         return _coarse(added + smooth[:, -1:] * found + CURVED * _curved(fine, smooth[:, :-1]))
@@ -145,14 +145,9 @@ def _per_colour(fine: Latent) -> torch.Tensor:
     return fine.reshape(len(fine), 3, BLOCK**2, *fine.shape[2:])
 
 
-def _scaled(coefficients: torch.Tensor, gains: tuple[float, float]) -> torch.Tensor:
+def _scaled(coefficients: torch.Tensor, sizes: tuple[float, float]) -> torch.Tensor:
     """(B, 3, n, h, w) -> (B, 3 n, h, w)."""
-    return (coefficients * _gains(coefficients, gains)).flatten(1, 2)
-
-
-def _gains(coefficients: torch.Tensor, gains: tuple[float, float]) -> torch.Tensor:
-    mean, rest = gains
-    return coefficients.new_tensor([mean, *[rest] * (coefficients.shape[2] - 1)])[:, None, None]
+    return (coefficients * gains(coefficients, sizes)).flatten(1, 2)
 
 
 def _fine(x: Latent) -> Latent:

@@ -27,11 +27,8 @@ class Turn(Protocol):
         """Wait, and have it done."""
 
 
-class Turns(Protocol):
-    """How workers take turns, and how their outcomes are waited for."""
-
-    def __call__(self, work: Callable[[], Made], /) -> Made:
-        """Wait, and have it done; called by workers."""
+class Turns(Turn, Protocol):
+    """How workers take turns, which they call, and how their outcomes are waited for."""
 
     def wait(self, awaited: Future[Made]) -> Made:
         """Wait for a worker; called by the thread that asked for the batch."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from clareo.colour import keep
 from clareo.degrade import degrade
@@ -20,6 +21,7 @@ from clareo.restore import restore
 from clareo.system import System
 from clareo.types import Image
 
+Case = TypeVar("Case")
 PROTOCOL = "PSNR and SSIM in RGB, no border crop, means over photos; seed = place of the photo; no colour matching"
 
 
@@ -63,6 +65,14 @@ def clean_photos(data: Path) -> list[Path]:
         msg = f"{data}: no photos to measure on"
         raise UsageError(msg)
     return paths
+
+
+def counted(cases: Iterable[Case], of: int, every: int = 20) -> Iterator[Case]:
+    """Yield cases as they are done, and now and then say how many are."""
+    for number, case in enumerate(cases, 1):
+        yield case
+        if number % every == 0:
+            print(f"[{number}/{of}]", file=sys.stderr)  # noqa: T201
 
 
 def even(image: Image) -> Image:

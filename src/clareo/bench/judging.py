@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from clareo.bench.cases import clean_photos
+from clareo.bench.cases import clean_photos, counted
 from clareo.bench.speed import median_seconds
 from clareo.degrade.recipes import degrade_tensor
 from clareo.devices import choose_device, has_fast_bf16
@@ -44,11 +43,7 @@ class Answer:
 
 def judging(data: Path, out: Path, samples: int = 2000) -> str:
     """Examine the judge on a folder of clean photos; write judge.csv, return a Markdown table."""
-    answers = []
-    for answer in _ask(data, samples):
-        answers.append(answer)
-        if len(answers) % 100 == 0:
-            print(f"[{len(answers)}/{samples}]", file=sys.stderr)  # noqa: T201
+    answers = [*counted(_ask(data, samples), samples)]
     _write(answers, out / "judge.csv")
     table = "\n".join([*_table(answers), "", *_speed()]) + "\n"
     (out / "judge.md").write_text(table, encoding="utf-8")

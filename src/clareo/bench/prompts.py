@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from clareo.bench.cases import clean_photos
+from clareo.bench.cases import clean_photos, counted
 from clareo.degrade import words
 from clareo.degrade.recipes import degrade_tensor
 from clareo.degrade.seen import seen_levels
@@ -45,11 +44,7 @@ class Answer:
 def prompts(data: Path, out: Path, samples: int = 2000, preset: str = "nano") -> str:
     """Examine the reader on a folder of clean photos; write prompts.csv and prompts.md, return the latter."""
     reader = load_reader(preset).to(choose_device())
-    answers = []
-    for answer in ask(reader, data, samples):
-        answers.append(answer)
-        if len(answers) % 100 == 0:
-            print(f"[{len(answers)}/{samples}]", file=sys.stderr)  # noqa: T201
+    answers = [*counted(ask(reader, data, samples), samples)]
     _write(answers, out / "prompts.csv")
     text = "\n".join(table(answers)) + "\n"
     (out / "prompts.md").write_text(text, encoding="utf-8")

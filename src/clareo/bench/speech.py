@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from clareo.bench.cases import clean_photos
+from clareo.bench.cases import clean_photos, counted
 from clareo.bench.judging import SEED, deal, random_crop
 from clareo.degrade.degrees import together
 from clareo.degrade.recipes import degrade_tensor
@@ -49,11 +48,7 @@ def speech(system: System, data: Path, out: Path, samples: int = 400) -> str:
     if system.answer is None:
         msg = f"{system.name} does not speak, so nobody can listen"
         raise UsageError(msg)
-    heard: list[Heard] = []
-    for one in _asked(system.answer, data, samples):
-        heard.append(one)
-        if len(heard) % 20 == 0:
-            print(f"[{len(heard)}/{samples}]", file=sys.stderr)  # noqa: T201
+    heard = [*counted(_asked(system.answer, data, samples), samples)]
     _write(heard, out / "speech.csv")
     text = "\n".join(table(heard)) + "\n"
     (out / "speech.md").write_text(text, encoding="utf-8")

@@ -42,14 +42,13 @@ words alone.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from clareo.backbones.wording import EXPERTS, NEGATIVE, QUALITY
-from clareo.checkpoints import Checkpoint, fill, load_preset, ready
-from clareo.system import System
+from clareo.checkpoints import Checkpoint, load_preset
+from clareo.system import System, filled
 from clareo.systems.dalpsr.learning import Damage, draw_example, lessons, training
 from clareo.systems.dalpsr.model import (
     NanoSettings,
@@ -99,6 +98,4 @@ def load_trained(checkpoint: Checkpoint, **options: Any) -> System:  # noqa: ANN
         system, trained, _ = build_paper(PaperSettings(**settings))
     else:
         system, trained, _ = build_nano(NanoSettings.from_json(settings))
-    fill(trained, checkpoint)
-    ready(system.network)
-    return replace(system, fingerprint=checkpoint.sha256)
+    return filled(system, trained, checkpoint)

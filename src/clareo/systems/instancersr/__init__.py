@@ -58,13 +58,12 @@ Differs from the paper (nano preset):
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from clareo.checkpoints import Checkpoint, fill, load_preset, ready
-from clareo.system import System
+from clareo.checkpoints import Checkpoint, load_preset, ready
+from clareo.system import System, filled
 from clareo.systems.instancersr.exam import EXAM
 from clareo.systems.instancersr.learning import Damage, draw_example, lessons, training
 from clareo.systems.instancersr.model import build_paper, compose_paper
@@ -107,6 +106,4 @@ def load_trained(checkpoint: Checkpoint, **options: Any) -> System:  # noqa: ANN
         system, model = build_paper(PaperSettings.from_json(settings))
     else:
         system, model = build_nano(NanoSettings.from_json(settings))
-    fill(model.trained, checkpoint)
-    ready(system.network)
-    return replace(system, fingerprint=checkpoint.sha256)
+    return filled(system, model.trained, checkpoint)

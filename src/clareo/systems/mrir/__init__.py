@@ -53,13 +53,12 @@ wrong with a photo is seen, not heard: a restoration prompt does not reach MRIR.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from clareo.checkpoints import Checkpoint, fill, load_preset, ready
-from clareo.system import System
+from clareo.checkpoints import Checkpoint, load_preset
+from clareo.system import System, filled
 from clareo.systems.mrir.learning import Damage, draw_example, lessons, training
 from clareo.systems.mrir.model import build_paper, compose_paper
 from clareo.systems.mrir.nano import build_nano, compose_nano
@@ -102,6 +101,4 @@ def load_trained(checkpoint: Checkpoint, **options: Any) -> System:  # noqa: ANN
         system, trained, _ = build_paper(PaperSettings.from_json(settings))
     else:
         system, trained, _ = build_nano(NanoSettings.from_json(settings))
-    fill(trained, checkpoint)
-    ready(system.network)
-    return replace(system, fingerprint=checkpoint.sha256)
+    return filled(system, trained, checkpoint)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from clareo.backbones.mot_context import FIRST, VIEWS, Context, Layout, read
 from clareo.backbones.mot_pixels import SIDE, PixelMoT
 from clareo.backbones.mot_speech import generate
 from clareo.backbones.prior import Prior, check_prior, load_prior
-from clareo.checkpoints import Checkpoint, check_same, entry_of, fill, load_packaged, ready
+from clareo.checkpoints import Checkpoint, check_same, entry_of, load_packaged
 from clareo.colour import keep
 from clareo.diffusion.denoiser import Denoiser
 from clareo.diffusion.process import DirectIteration
@@ -23,7 +23,7 @@ from clareo.diffusion.samplers import sample_ddim
 from clareo.latents import PixelUnshuffle
 from clareo.perceive.conversation import RESTORE, Tokens, plan_in, understood
 from clareo.quality.judge import Judge, build_judge
-from clareo.system import System
+from clareo.system import System, filled
 from clareo.systems.uare.eyes import Connector, Eyes, Seen
 from clareo.systems.uare.nano_settings import NanoSettings
 from clareo.systems.uare.paper import EXPERTS, EXTRAS
@@ -202,6 +202,4 @@ def branches(model: Model, canvas: Image, latent: Latent, percept: Percept) -> d
 def load_trained(checkpoint: Checkpoint, **options: Any) -> System:  # noqa: ANN401 - of the settings
     """Build what a checkpoint says it is, and fill the part that was trained."""
     system, model = build_nano(NanoSettings.from_json({**checkpoint.settings(), **options}))
-    fill(model.trained, checkpoint)
-    ready(system.network)
-    return replace(system, fingerprint=checkpoint.sha256)
+    return filled(system, model.trained, checkpoint)

@@ -25,11 +25,10 @@ Differs from the paper (nano preset):
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
-from clareo.checkpoints import Checkpoint, fill, load_preset, ready
-from clareo.system import System
+from clareo.checkpoints import Checkpoint, load_preset
+from clareo.system import System, filled
 from clareo.systems.unires.learning import TaskMix, draw_example, lessons, training
 from clareo.systems.unires.model import (
     EXPERTS,
@@ -78,6 +77,4 @@ def load_trained(checkpoint: Checkpoint) -> System:
     else:
         system = build_nano(NanoSettings.from_json(settings))
         trained = system.network
-    fill(trained, checkpoint)
-    ready(system.network)
-    return replace(system, fingerprint=checkpoint.sha256)
+    return filled(system, trained, checkpoint)
