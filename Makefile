@@ -24,7 +24,7 @@ check: $(VENV)/.tested  ## what CI runs first: style, types, layers, fast tests
 	$(BIN)/ruff format --check src tests examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal
 
 test: check  ## everything
 	$(BIN)/python -m pytest -m slow

@@ -108,7 +108,7 @@ def test_every_answer_is_read_as_it_was_meant(tokens: Tokens) -> None:
         assert talk.claims(described) == found, described
         short = heard(tokens, talk.scored(found, score, rng))
         assert (talk.claims(short), talk.score_in(short)) == (found, score), short
-        fact = Comparison(found, drawn(rng), WINNERS[seed % 3])
+        fact = Comparison(found, drawn(rng), WINNERS[seed % 3], (score, 1.5) if seed % 2 else None)
         assert talk.comparison_in(heard(tokens, talk.compared(fact, rng))) == fact
         treat = in_order([one.kind for one in found if rng.random() < 0.6])
         plan = Plan(found, treat, in_order([one.kind for one in found if one.kind not in treat]))

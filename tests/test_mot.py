@@ -12,7 +12,7 @@ from clareo.backbones.dit import positions as places_of
 from clareo.backbones.mot import Cache, MoT, MoTSettings, Rotation, rotation
 from clareo.backbones.mot_ends import LatentEnds, Table, patchify, unpatchify
 from clareo.backbones.mot_packing import Document, Packing, Split, end_of, length_of, mask_of, positions_of
-from clareo.backbones.mot_speech import choose, generate
+from clareo.backbones.mot_speech import UNLIKELY, Numbers, choose, expected, generate, hear
 from clareo.errors import UsageError
 
 SMALL = MoTSettings(vocabulary=40, width=32, depth=3, heads=4, groups=2, hidden=48)
@@ -267,6 +267,43 @@ def test_words_said_from_memory_are_those_said_from_everything(temperature: floa
         generate(mot, 1, 12, cache, end=stop, temperature=temperature, rng=torch.Generator().manual_seed(3))
         == (quick[: quick.index(stop)])
     )
+
+
+def said_by(mot: MoT, cache: Cache, numbers: Numbers) -> dict[int, float]:
+    """How likely every number of two digits is, both said."""
+    found = {}
+    for first in range(10):
+        logits, behind = hear(mot, 1, cache)
+        share = torch.softmax(logits[list(numbers.digits)], 0)[first]
+        _, behind = hear(mot, numbers.digits[first], behind)
+        tenths = torch.softmax(hear(mot, numbers.point, behind)[0][list(numbers.digits)], 0)
+        found |= {10 * first + tenth: float(share * tenths[tenth]) for tenth in range(10)}
+    return found
+
+
+@torch.no_grad()
+def test_a_number_is_what_is_expected_of_it() -> None:
+    mot = network()
+    mot.speak.weight.mul_(0.3)  # it doubts: every digit is followed up
+    _, cache = mot.extend(tokens((VIEW, TEXT)), Packing(((VIEW, TEXT),)), None)
+    numbers = Numbers(tuple(range(4, 14)), 14, 0.0, 9.999)
+    shares = said_by(mot, cache, numbers)
+    assert min(sum(shares[10 * first + tenth] for tenth in range(10)) for first in range(10)) > UNLIKELY
+    logits, behind = hear(mot, 1, cache)
+    mean = sum(share * (number / 10 + 0.05) for number, share in shares.items())
+    assert expected(mot, logits, behind, numbers) == pytest.approx(mean, abs=1e-5)
+
+
+@torch.no_grad()
+def test_a_number_is_said_whole_and_within_its_bounds() -> None:
+    mot = network()
+    mot.speak.weight.zero_()
+    mot.speak.bias = torch.nn.Parameter(torch.zeros(len(mot.speak.weight)))
+    mot.speak.bias[9] = 9.0  # whatever it is asked, it says five
+    _, cache = mot.extend(tokens((VIEW, TEXT)), Packing(((VIEW, TEXT),)), None)
+    numbers = Numbers(tuple(range(4, 14)), 14, 1.0, 5.0)
+    assert generate(mot, 1, 7, cache, end=0, numbers=numbers)[:5] == [9, 14, 4, 4, 4]
+    assert generate(mot, 1, 3, cache, end=0) == [9, 9, 9]
 
 
 @torch.no_grad()

@@ -95,6 +95,9 @@ def score_in(text: str) -> float | None:
 # --- comparisons -----------------------------------------------------------------------------------------------------
 
 
+LABELS = ("A", "B")  # of photos that are compared
+
+
 @dataclass(frozen=True)
 class Comparison:
     """What is wrong with either of two photos, and which is better."""
@@ -102,6 +105,7 @@ class Comparison:
     first: Findings
     second: Findings
     winner: str  # one of `WINNERS`
+    scores: tuple[float, float] | None = None  # of both, where they are said
 
 
 NOTHING = ("is clean", "shows no damage", "is free of defects")
@@ -114,10 +118,14 @@ REASON = {
 
 
 def compared(fact: Comparison, rng: Rng) -> str:
-    """Compare photos A and B; the last line is the conclusion."""
+    """Compare photos A and B; the last line is the conclusion.
+
+    Scores of both, where they are known, are said first: whoever has said them only needs to compare two numbers.
+    """
+    scores = ("", "") if fact.scores is None else tuple(f", score {score:.3f}" for score in fact.scores)
     sides = [
-        f"Photo {name} {_one(rng, SHOWS).format(phrases(found, rng)) if found else _one(rng, NOTHING)}."
-        for name, found in (("A", fact.first), ("B", fact.second))
+        f"Photo {name} {_one(rng, SHOWS).format(phrases(found, rng)) if found else _one(rng, NOTHING)}{score}."
+        for name, found, score in (("A", fact.first, scores[0]), ("B", fact.second, scores[1]))
     ]
     if rng.random() < 0.5:
         sides.reverse()
@@ -133,10 +141,11 @@ def comparison_in(text: str) -> Comparison | None:
     conclusion = re.findall(r"Conclusion: (A|B|tie)\b", text)
     if not conclusion:
         return None
-    parts = {"A": (), "B": ()} | {
-        name: claims(said) for name, said in reversed(re.findall(r"Photo ([AB]) ([^.]*)\.", text))
-    }
-    return Comparison(parts["A"], parts["B"], conclusion[-1])
+    sides = dict(reversed(re.findall(r"Photo ([AB]) ((?:\d\.\d|[^.])*)\.", text)))
+    first, second = (sides.get(name, "") for name in LABELS)
+    scores = score_in(first), score_in(second)
+    known = None if scores[0] is None or scores[1] is None else (scores[0], scores[1])
+    return Comparison(claims(first), claims(second), conclusion[-1], known)
 
 
 # --- plans -----------------------------------------------------------------------------------------------------------

@@ -17,7 +17,6 @@ from clareo.perceive.conversation.lexicon import ADJECTIVES, BLURRED, NOUNS, STO
 END, UNKNOWN, POINT, LINE = "<end>", "<unknown>", "<point>", "<line>"
 START, IMAGE, IMAGE_END = "<start>", "<image>", "</image>"  # around a text, and around a photo
 MARKS = (".", ",", ";", ":", "!", "?")
-LABELS = ("A", "B")  # of photos that are compared; "a" is a word
 QUESTIONS: Mapping[str, tuple[str, ...]] = {  # what a network is asked, besides what a person wishes; the first in use
     "describe": ("describe this photo", "what is wrong with it", "tell me about the quality of the photo"),
     "score": ("describe this photo briefly and score it", "how good is it", "rate this photo", "give it a score"),
@@ -80,7 +79,8 @@ class Tokens:
     all: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        every = (START, END, IMAGE, IMAGE_END, UNKNOWN, POINT, LINE, *MARKS, *LABELS, *"0123456789", *self.words)
+        marks = (START, END, IMAGE, IMAGE_END, UNKNOWN, POINT, LINE, *MARKS, *answers.LABELS)
+        every = (*marks, *"0123456789", *self.words)
         object.__setattr__(self, "all", every)
         object.__setattr__(self, "index", {word: place for place, word in enumerate(every)})
 
@@ -96,6 +96,11 @@ class Tokens:
     def marks(self) -> tuple[int, int]:
         """Return what stands before a photo and behind it."""
         return self.index[IMAGE], self.index[IMAGE_END]
+
+    @property
+    def numerals(self) -> tuple[tuple[int, ...], int]:
+        """Return the numbers of the digits 0 to 9, and of the point."""
+        return tuple(self.index[digit] for digit in "0123456789"), self.index[POINT]
 
     def marked(self, text: str) -> list[int]:
         """Return the numbers of a text with its marks; of no text, none."""

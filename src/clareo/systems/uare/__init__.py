@@ -26,6 +26,8 @@ of times, weights of losses. All that is said here of the network is BAGEL's.
 Differs from the paper:
 - Photos are not brought to 512 to 1024 px first: `upscale` decides, and larger photos go through in tiles.
 - Batches have so many samples; the paper's are filled up to a number of tokens.
+- Comparisons name the scores of both photos before they come to a conclusion. At nano scale a score is the mean of what
+  might be said, and not the likeliest digits one by one (`backbones.mot_speech.expected`).
 - Where CE is counted it is counted with 0.25 in all stages; in the first three there is nothing to say.
 
 The paper is silent on the following; what is done is ours, or BAGEL's:

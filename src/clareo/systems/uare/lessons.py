@@ -194,7 +194,7 @@ def _compared(clean: torch.Tensor, record: Record, ask: str, rng: Rng) -> Exampl
     shown = [_done(version, clean) for version in versions]
     first, second = (score_of(photo, clean) for photo in shown)
     said = [found_in(version)[:2] for version in versions]
-    answer = compared(Comparison(said[0], said[1], winner_of(first, second)), rng)
+    answer = compared(Comparison(said[0], said[1], winner_of(first, second), (first, second)), rng)
     return _example(clean, _done(record, clean), Telling("compare", ask, answer), torch.stack(shown))
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from clareo.backbones.mot import MoT
 from clareo.backbones.mot_context import FIRST, VIEWS, Context, Layout, read
 from clareo.backbones.mot_pixels import SIDE, PixelMoT
-from clareo.backbones.mot_speech import generate
+from clareo.backbones.mot_speech import Numbers, generate
 from clareo.backbones.prior import Prior, check_prior, load_prior
 from clareo.checkpoints import Checkpoint, check_same, entry_of, load_packaged
 from clareo.colour import keep
@@ -34,6 +34,7 @@ CASES = {
     "multi": ("multi", "instructed"),
     "high-order": ("high-order", "instructed"),
 }
+SCALE = (1.0, 5.0)  # of scores, the only numbers that are said
 PRIOR = {  # kind -> what the prior calls its undoing
     "noise": "Denoise",
     "motion": "Motion-deblur",
@@ -115,7 +116,8 @@ class Model:
         cache = reading.context.cache(FIRST + VIEWS + len(asked))
         start, end = self.tokens.ends
         most = min(self.settings.most, self.settings.words - len(asked))
-        return self.tokens.decode(generate(self.backbone.mot, start, most, cache, end=end))
+        numbers = Numbers(*self.tokens.numerals, *SCALE)
+        return self.tokens.decode(generate(self.backbone.mot, start, most, cache, end=end, numbers=numbers))
 
     def plan(self, photo: Image, wish: str) -> Percept:
         """Understand a photo in the light of a wish: what is wrong with it, and what is to be done, in words."""
