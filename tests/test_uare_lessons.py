@@ -216,9 +216,10 @@ def test_a_walk_that_would_leak_is_refused(photo: torch.Tensor) -> None:
 def test_the_recipe_is_for_the_default_settings() -> None:
     recipe = read_recipe(Path(__file__).parent.parent / "recipes" / "uare-nano.toml")
     assert NanoSettings.from_json(recipe.options) == NanoSettings()
-    steps = [stage.steps for stage in recipe.stages]
-    assert [100 * each / steps[0] for each in steps] == [100, 200, 15, 100]
-    assert [stage.ema for stage in recipe.stages] == [0.990, 0.995, 0.995, 0.995]
+    words, *photos = recipe.stages
+    assert dict(Curriculum(**words.options["lessons"]).tasks) == {"assess": 1.0}
+    assert [100 * stage.steps / photos[0].steps for stage in photos] == [100, 200, 15, 100]
+    assert [stage.ema for stage in photos] == [0.990, 0.995, 0.995, 0.995]
     assert dict(Curriculum(**recipe.stages[-1].options["lessons"]).tasks) == dict(Curriculum().tasks)
     assert all(stage.own_share == 1 for stage in recipe.stages)
 
