@@ -233,6 +233,21 @@ def test_cached_words_are_those_without_a_cache(photo: torch.Tensor) -> None:
     assert model.answer([photo], DESCRIBE) == model.tokens.decode(said)
 
 
+@torch.no_grad()
+def test_photos_that_are_compared_carry_their_names(photo: torch.Tensor) -> None:
+    """Values know no places: of one photo shown three times they are equal unless it is told which is which."""
+    _, model = build()
+    seen, asked = model.eyes(photo[..., :64, :64]), [model.tokens.marked("which is better")] * 2
+    there = torch.tensor([[True, True, True], [True, False, False]])
+    twice = [type(seen)(seen.grid.expand(2, -1, -1), seen.whole.expand(2, -1))] * 3
+    reading = model.read(twice, there, asked)
+    one, other, third = reading.context.values[:, 0, :, : 3 * reading.layout.view].chunk(3, dim=2)
+    assert not torch.allclose(one[0], other[0])
+    assert not torch.allclose(one[0], third[0])
+    assert torch.equal(other[1], third[1])
+    assert torch.equal(one[1], third[0])  # alone, or as what two others were made of, it has no name
+
+
 def test_unknown_words_and_those_beyond_the_room_are_named() -> None:
     system, _ = build(words=12, most=4)
     assert system.unheard is not None

@@ -120,15 +120,14 @@ REASON = {
 def compared(fact: Comparison, rng: Rng) -> str:
     """Compare photos A and B; the last line is the conclusion.
 
-    Scores of both, where they are known, are said first: whoever has said them only needs to compare two numbers.
+    Scores of both, where they are known, come before anything else that is said of them: whoever has said them only
+    needs to compare two numbers, and a photo whose score is known is not called clean for want of a better word.
     """
-    scores = ("", "") if fact.scores is None else tuple(f", score {score:.3f}" for score in fact.scores)
+    scores = ("", "") if fact.scores is None else tuple(f", score {score:.3f}," for score in fact.scores)
     sides = [
-        f"Photo {name} {_one(rng, SHOWS).format(phrases(found, rng)) if found else _one(rng, NOTHING)}{score}."
-        for name, found, score in (("A", fact.first, scores[0]), ("B", fact.second, scores[1]))
+        f"Photo {name}{score} {_one(rng, SHOWS).format(phrases(found, rng)) if found else _one(rng, NOTHING)}."
+        for name, found, score in zip(LABELS, (fact.first, fact.second), scores, strict=True)
     ]
-    if rng.random() < 0.5:
-        sides.reverse()
     return " ".join([*sides, _one(rng, REASON[fact.winner])]) + f"\nConclusion: {fact.winner}"
 
 
@@ -141,7 +140,7 @@ def comparison_in(text: str) -> Comparison | None:
     conclusion = re.findall(r"Conclusion: (A|B|tie)\b", text)
     if not conclusion:
         return None
-    sides = dict(reversed(re.findall(r"Photo ([AB]) ((?:\d\.\d|[^.])*)\.", text)))
+    sides = dict(reversed(re.findall(r"Photo ([AB]),? ((?:\d\.\d|[^.])*)\.", text)))
     first, second = (sides.get(name, "") for name in LABELS)
     scores = score_in(first), score_in(second)
     known = None if scores[0] is None or scores[1] is None else (scores[0], scores[1])

@@ -98,6 +98,11 @@ class Tokens:
         return self.index[IMAGE], self.index[IMAGE_END]
 
     @property
+    def labels(self) -> tuple[int, ...]:
+        """Return the numbers of the labels of two photos."""
+        return tuple(self.index[label] for label in answers.LABELS)
+
+    @property
     def numerals(self) -> tuple[tuple[int, ...], int]:
         """Return the numbers of the digits 0 to 9, and of the point."""
         return tuple(self.index[digit] for digit in "0123456789"), self.index[POINT]

@@ -74,6 +74,10 @@ class Model:
         embed, device = self.backbone.mot.embed, there.device
         before, after = embed(torch.tensor(self.tokens.marks, device=device)).expand(len(there), 2, -1).unbind(1)
         shown = [torch.cat([before[:, None], self.connector(seen), after[:, None]], 1) for seen in views]
+        if len(views) > 1:  # every token of them says whether it shows A or B: their places differ by one only
+            names = embed(torch.tensor(self.tokens.labels, device=device))
+            compared = there[:, 1, None, None].to(names)
+            shown = [*(tokens + compared * name for tokens, name in zip(shown, names, strict=False)), *shown[2:]]
         longest = max(len(text) for text in texts)
         filled = torch.tensor([[*text, *[0] * (longest - len(text))] for text in texts], device=device).long()
         said = torch.tensor([[place < len(text) for place in range(longest)] for text in texts], device=device).bool()
