@@ -21,6 +21,7 @@ from clareo.batch.memory import TILES, Budget, Fit, Load, fit_into, free_memory
 from clareo.batch.summary import duration
 from clareo.errors import NoMemoryError, PhotoError, UsageError
 from clareo.system import System
+from clareo.systems import instancersr, uare
 from fakes import bytes_of, fake_system, write_photos
 
 # --- which file goes where -------------------------------------------------------------------------------------------
@@ -125,6 +126,26 @@ def test_peaks_grow_with_everything_that_they_are_made_of() -> None:
 def test_estimates_lie_above_what_was_measured(height: int, width: int, upscale: int, tile: int, measured: int) -> None:
     estimate = Load(height * width, upscale).peak(tile) / 2**20
     assert measured < estimate < measured + max(0.5 * measured, 256)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "name", "measured"),
+    [
+        (1500, 1800, "uare", 949),
+        (2000, 2700, "uare", 1406),
+        (1500, 1800, "instancersr", 507),
+        (2000, 2700, "instancersr", 881),
+    ],
+)
+def test_systems_that_take_more_say_so(height: int, width: int, name: str, measured: int) -> None:
+    build = {
+        "uare": lambda: uare.build_nano(uare.NanoSettings(base="photo")),
+        "instancersr": lambda: instancersr.build_nano(instancersr.NanoSettings(prior="")),
+    }[name]
+    appetite = build()[0].appetite
+    assert Load(height * width).peak(512) / 2**20 < measured
+    assert measured < Load(height * width, appetite=appetite).peak(512) / 2**20 < 1.5 * measured
+    assert Load(height * width, appetite=appetite).streamed(128) >= Load(height * width).streamed(128)
 
 
 def test_the_largest_tile_that_fits() -> None:

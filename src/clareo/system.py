@@ -30,6 +30,14 @@ Answer = Callable[[Sequence["Image"], str], str]  # (photos (1, 3, H, W), a ques
 
 
 @dataclass(frozen=True)
+class Appetite:
+    """Memory that a system takes beyond what every restoration does, in bytes a pixel; measured."""
+
+    result: int = 0  # of the whole result: latents beside the photo's, conditions that are kept
+    tile: int = 0  # of a tile
+
+
+@dataclass(frozen=True)
 class System:
     """Composition only: everything `restore` needs to know of a method."""
 
@@ -55,6 +63,7 @@ class System:
     guide: Guide | None = None  # how branches are blended; None: `guidance.guide`
     hear: Callable[[Image, str], Percept] | None = None  # what it makes of a wish; None: wishes move the blend
     answer: Answer | None = None  # what it says of photos when it is asked; None: it does not speak
+    appetite: Appetite = field(default_factory=Appetite)
     source: str = ""  # the file, folder or hub name that it was loaded from; nothing: the package
     fingerprint: str = ""  # sha256 of the weights
 

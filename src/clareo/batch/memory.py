@@ -2,11 +2,13 @@
 
     peak = PHOTO * (pixels of the file) + max(walking, judging)
     judging = JUDGED * (pixels of the result)
-    walking = WALKED * (pixels of the result)
-            + ACTIVATIONS * min(tile^2, pixels of the result) * (TOGETHER where the photo fits into one tile) * format
+    walking = (WALKED + the system's own) * (pixels of the result)
+            + working * min(tile^2, pixels of the result) * (TOGETHER where the photo fits into one tile) * format
 
     streamed = (HELD, and DEEPER of 16 bits) * (pixels of the result)
-             + max(SEARCH, ACTIVATIONS * min(tile^2, pixels of the result) * format)
+             + max(SEARCH, working * min(tile^2, pixels of the result) * format)
+
+    working = ACTIVATIONS + the system's own
 
 Fitted to measured peaks of the nano systems (docs/reliability.md), from above. The tile is the largest of `TILES` with
 which one photo fits into what is free; where none does, it is streamed, if the system can be. That never depends on how
@@ -19,11 +21,12 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from clareo.errors import NoMemoryError
 from clareo.planning import SMALLEST_TILE, TILE
+from clareo.system import Appetite
 
 PHOTO = 15  # bytes a pixel: the decoded file, and as float32
 JUDGED = 84  # bytes a pixel: seven float32 copies of it, from the canvas to what the judge looks at
@@ -46,22 +49,26 @@ class Load:
     upscale: int = 1
     precision: str = "fp32"
     bits: int = 8  # of a colour
+    appetite: Appetite = field(default_factory=Appetite)  # of the system
 
     def peak(self, tile: int) -> int:
         """Estimate the bytes that a restoration takes at its peak, beside what is loaded anyway."""
         result = self.pixels * self.upscale**2
         within = min(tile**2, result)
         at_once = TOGETHER if result <= tile**2 else 1.0
-        activations = ACTIVATIONS * within * at_once * FORMATS.get(self.precision, 1.0)
-        return int(PHOTO * self.pixels + max(JUDGED * result, WALKED * result + max(SEARCH, activations)))
+        walked = (WALKED + self.appetite.result) * result
+        return int(PHOTO * self.pixels + max(JUDGED * result, walked + max(SEARCH, self._working(within) * at_once)))
 
     def streamed(self, tile: int) -> int:
         """Estimate the same for a photo that is streamed; its file is gone by then."""
         result = self.pixels * self.upscale**2
-        activations = ACTIVATIONS * min(tile**2, result) * FORMATS.get(self.precision, 1.0)
         source = 12 * self.pixels if self.upscale > 1 else 0
         held = HELD + (DEEPER if self.bits == 16 else 0)
-        return int(source + held * result + max(SEARCH, activations))
+        return int(source + held * result + max(SEARCH, self._working(min(tile**2, result))))
+
+    def _working(self, pixels: int) -> float:
+        """Estimate what a network takes for so many pixels at once."""
+        return (ACTIVATIONS + self.appetite.tile) * pixels * FORMATS.get(self.precision, 1.0)
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,8 @@ def _planned(job: Job, bench: Bench) -> Fit:
         return Fit(0)  # reading it will say the same, and better
     if height * width > 1e6 * options.get("max_megapixels", MAX_MEGAPIXELS):
         return Fit(0)  # likewise
-    load = Load(height * width, plan.upscale if plan else options.get("upscale", 1), bench.precision, bits)
+    upscale = plan.upscale if plan else options.get("upscale", 1)
+    load = Load(height * width, upscale, bench.precision, bits, bench.system.appetite)
     if plan is not None:
         return Fit(load.streamed(plan.tile) if plan.streamed else load.peak(plan.tile))
     if options.get("tile") is not None:

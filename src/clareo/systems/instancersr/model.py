@@ -18,7 +18,7 @@ from clareo.diffusion.process import DDPM
 from clareo.diffusion.samplers import sample_ddim
 from clareo.errors import UsageError
 from clareo.latents import VAE, Codec, JointLatent
-from clareo.system import System
+from clareo.system import Appetite, System
 from clareo.systems.instancersr.settings import PaperSettings, Settings
 from clareo.types import Condition, Image, Percept
 
@@ -91,6 +91,7 @@ def compose(model: Model, denoiser: Denoiser, others: Mapping[str, nn.Module], s
         cases=CASES,
         multiple=model.side,
         byproducts=(lambda latent: {"map": joint.decode_map(latent)}) if settings.maps else None,
+        appetite=Appetite(result=85 if settings.maps else 0),  # the map is a second latent
     )
 
 

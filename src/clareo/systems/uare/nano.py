@@ -23,7 +23,7 @@ from clareo.diffusion.samplers import sample_ddim
 from clareo.latents import PixelUnshuffle
 from clareo.perceive.conversation import RESTORE, Tokens, plan_in, understood
 from clareo.quality.judge import Judge, build_judge
-from clareo.system import System, filled
+from clareo.system import Appetite, System, filled
 from clareo.systems.uare.eyes import Connector, Eyes, Seen
 from clareo.systems.uare.nano_settings import NanoSettings
 from clareo.systems.uare.paper import EXPERTS, EXTRAS
@@ -182,6 +182,7 @@ def compose_nano(prior: Prior | None, judge: Judge, settings: NanoSettings) -> t
         multiple=SIDE * 2,  # the prior halves blocks of 4 px twice
         unheard=model.unheard,
         answer=model.answer,
+        appetite=Appetite(result=120, tile=1100),  # what clean tokens say in every layer, with a photo and without
     )
     return system, model
 
