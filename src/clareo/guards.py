@@ -171,8 +171,8 @@ def _grids(restored: Image, source: Image, system: System) -> Iterator[str]:
     for period in sorted({system.codec.factor, 2 * system.codec.factor, system.multiple}):
         if period < 3 or min(after.shape[-2:]) < 4 * period or _swing(fine, period) < SEEN:
             continue
-        strength, given = (float(grid_strength(image, period)) for image in (after, before))
-        if strength > GRID and strength > GRID_GAIN * given:
+        strength = float(grid_strength(after, period))
+        if strength > GRID and strength > GRID_GAIN * (given := float(grid_strength(before, period))):
             yield f"a pattern that repeats every {period} px (strength {strength:.1f}, in the photo {given:.1f})"
 
 
