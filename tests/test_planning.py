@@ -452,16 +452,18 @@ def test_the_command_line_asks_and_searches(
 @pytest.mark.slow
 def test_auto_is_the_exhaustive_search_in_one_step(unires: System, shared_photos: torch.Tensor) -> None:
     """All 1,512 blends walked one by one, and from six estimates: the same blend, and the same picture."""
-    damaged = degrade_tensor(shared_photos[2], "mixture", 2).tensor[None, :, :64, :64]
-    views = Views(unires, damaged, walker_of(unires))
-    foresight = foresight_for(unires)
-    assert foresight is not None
-    rater = foresight.rater(views)
-    slow, quick = exhaustive(views, rater), auto(views, rater)
-    assert slow.weights == quick.weights
-    assert slow.rating == pytest.approx(quick.rating, abs=1e-4)
-    row = torch.tensor([quick.weights.get(name, 0.0) for name in views.names])
-    assert torch.allclose(views.blend(row), views.restored(slow.weights, 1), atol=2e-6)  # batched, and one by one
+    for place, recipe in ((2, "mixture"), (9, "noise-25")):
+        damaged = degrade_tensor(shared_photos[place], recipe, place).tensor[None, :, :64, :64]
+        path = walker_of(unires)
+        views = Views(unires, damaged, path)
+        foresight = foresight_for(unires)
+        assert foresight is not None
+        rater = foresight.rater(views)
+        slow, quick = exhaustive(views, rater), auto(views, rater)
+        assert slow.weights == quick.weights
+        assert slow.rating == pytest.approx(quick.rating, abs=1e-4)
+        row = torch.tensor([quick.weights.get(name, 0.0) for name in views.names])
+        assert torch.allclose(views.blend(row), views.restored(slow.weights, 1), atol=2e-6)  # batched, and one by one
 
 
 def walker_of(system: System) -> Walker:

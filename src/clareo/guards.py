@@ -14,9 +14,9 @@ from typing import TypeVar
 import torch
 from torch.nn import functional as F
 
-from clareo.colour import luma, rgb_to_yiq
+from clareo.colour import rgb_to_yiq
 from clareo.errors import NoMemoryError, NotFiniteError
-from clareo.quality.blind import SEAM_REACH, grid_strength, seam_strength
+from clareo.quality.blind import SEAM_REACH, fine_detail, grid_strengths, seam_strength
 from clareo.system import System
 from clareo.types import Image, Plan
 from clareo.walk import tiles_of
@@ -167,26 +167,23 @@ def _seam(image: Image, column: int) -> float:
 def _grids(restored: Image, source: Image, system: System) -> Iterator[str]:
     """Look in the middle for patterns with the periods of the codec and of the backbone's coarsest grid."""
     after, before = (_middle(image) for image in (restored, source))
-    fine = _fine(after)
-    for period in sorted({system.codec.factor, 2 * system.codec.factor, system.multiple}):
-        if period < 3 or min(after.shape[-2:]) < 4 * period or _swing(fine, period) < SEEN:
-            continue
-        strength = float(grid_strength(after, period))
-        if strength > GRID and strength > GRID_GAIN * (given := float(grid_strength(before, period))):
+    height, width = after.shape[-2:]
+    fine = fine_detail(after, (height, width))
+    periods = [
+        period
+        for period in sorted({system.codec.factor, 2 * system.codec.factor, system.multiple})
+        if period >= 3 and min(height, width) >= 4 * period and _swing(fine, period) >= SEEN
+    ]
+    measured = zip(periods, map(float, grid_strengths(after, periods)), strict=True)
+    striking = {period: strength for period, strength in measured if strength > GRID}
+    for period, given in zip(striking, map(float, grid_strengths(before, [*striking])), strict=True):
+        if (strength := striking[period]) > GRID_GAIN * given:
             yield f"a pattern that repeats every {period} px (strength {strength:.1f}, in the photo {given:.1f})"
 
 
 def _middle(image: Image) -> Image:
     top, left = (max(0, (extent - LOOKED) // 2) for extent in image.shape[-2:])
     return image[..., top : top + LOOKED, left : left + LOOKED].float()
-
-
-def _fine(image: Image) -> torch.Tensor:
-    """Return detail of one or two pixels, (1, 1, H, W), without its edges, which are no pattern."""
-    y = luma(image)
-    fine = y - F.avg_pool2d(F.pad(y, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    limit = float(2 * fine.abs().median()) + 0.5 / 255
-    return fine.clamp(-limit, limit)
 
 
 def _swing(fine: torch.Tensor, period: int) -> float:

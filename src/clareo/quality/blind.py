@@ -7,6 +7,7 @@ A photo that is too small for a metric, or not finite, is an error that says so.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch.nn import functional as F
@@ -125,15 +126,32 @@ def grid_strength(image: Image, period: int) -> torch.Tensor:
     >>> round(float(grid_strength(torch.full((1, 3, 64, 64), 0.5), 8)), 2)
     1.0
     """
-    grey = luma(checked(image, 4 * period, f"a grid of period {period}"))
-    height, width = (extent // period * period for extent in grey.shape[-2:])
-    fine = (grey - F.avg_pool2d(F.pad(grey, (1, 1, 1, 1), mode="replicate"), 3, 1))[:, 0, :height, :width]
+    return grid_strengths(image, (period,))[0]
+
+
+def grid_strengths(image: Image, periods: Sequence[int]) -> list[torch.Tensor]:
+    """Return `grid_strength` for every period; those that divide the sides alike share a spectrum."""
+    spectra: dict[tuple[int, int], torch.Tensor] = {}
+    found = []
+    for period in periods:
+        image = checked(image, 4 * period, f"a grid of period {period}")
+        height, width = (extent // period * period for extent in image.shape[-2:])
+        if (height, width) not in spectra:
+            window = torch.outer(*(torch.hann_window(extent).to(image) for extent in (height, width)))
+            spectra[height, width] = torch.fft.fft2(fine_detail(image, (height, width)) * window).abs() + LEVEL
+        waves = spectra[height, width]
+        multiples = torch.arange(1, period // 2 + 1, device=image.device) * (height // period)
+        across, down, both = waves[:, :1], waves.mT[:, :1], waves[:, multiples]
+        found.append(torch.stack([_peaks(each, period) for each in (across, down, both)]).amax(0))
+    return found
+
+
+def fine_detail(image: Image, sides: tuple[int, int]) -> torch.Tensor:
+    """Return detail of one or two pixels in the upper left ``sides``, without edges: they are no pattern; (B, H, W)."""
+    grey = luma(image)
+    fine = (grey - F.avg_pool2d(F.pad(grey, (1, 1, 1, 1), mode="replicate"), 3, 1))[:, 0, : sides[0], : sides[1]]
     limit = 2 * fine.abs().flatten(1).median(1).values[:, None, None] + LEVEL / 2  # edges would drown the pattern
-    window = torch.outer(*(torch.hann_window(extent).to(grey) for extent in (height, width)))
-    waves = torch.fft.fft2(fine.clamp(-limit, limit) * window).abs() + LEVEL
-    multiples = torch.arange(1, period // 2 + 1, device=image.device) * (height // period)
-    across, down, both = waves[:, :1], waves.mT[:, :1], waves[:, multiples]
-    return torch.stack([_peaks(each, period) for each in (across, down, both)]).amax(0)
+    return fine.clamp(-limit, limit)
 
 
 def _peaks(waves: torch.Tensor, period: int) -> torch.Tensor:
