@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,14 @@ import clareo
 from clareo.degrade import failures
 from clareo.degrade.recipes import judged
 from clareo.degrade.record import Record
-from clareo.errors import PhotoError, UsageError
+from clareo.errors import PhotoError, RecipeError, UsageError
 from clareo.quality.blend import blended_score
 from clareo.quality.judge import KINDS, Judge, JudgeSettings, judge, load_judge, windows
 from clareo.quality.report import describe, drift
+from clareo.system import Batch
+from clareo.train.export import write_checkpoint
 from clareo.train.judge import JudgedMix, draw_example, spearman, true_degrees
+from clareo.train.judge import training as judge_training
 
 Run = Callable[..., Any]  # what the fixture `run_cli` is
 
@@ -201,3 +205,66 @@ def test_an_untrained_judge_answers_in_range() -> None:
         said = Judge(JudgeSettings())(torch.rand(2, 3, 64, 64))
     assert bool(torch.isfinite(said.score).all())
     assert float(said.doubt.min()) >= 0
+
+
+# --- a judge that reads more -----------------------------------------------------------------------------------------
+
+KNOWN = JudgeSettings(channels=(8, 8, 8), blocks=(1, 1, 1), spectral=(4, 4, 4), spectral_width=8, width=16)
+WIDER = replace(KNOWN, long_window=128, long_width=8, grid_width=8, ladder_width=8, score_width=16)
+
+
+def run_of(network: Judge, folder: Path) -> str:
+    folder.mkdir()
+    write_checkpoint(
+        network, folder / "weights.safetensors", system="judge", settings=network.settings.to_json(), recipe=""
+    )
+    return str(folder)
+
+
+def test_a_wider_judge_keeps_what_the_known_one_has_learned(tmp_path: Path) -> None:
+    known = Judge(KNOWN)
+    for parameter in known.parameters():  # nothing at its start value, and what is kept in half precision
+        parameter.data.normal_(generator=torch.Generator().manual_seed(len(parameter)))
+    known = known.half().float()
+    wide = judge_training({"network": WIDER.to_json(), "widen": run_of(known, tmp_path / "known")}).trained
+    photo = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(wide.look(photo)[0], known.look(photo)[0])
+        inner = wide.weigh[1].weight
+    added = inner.shape[1] - known.weigh[1].weight.shape[1]
+    assert added == 24
+    assert not inner[:, known.before : known.before + added].any()
+    assert torch.equal(inner[:, : known.before], known.weigh[1].weight[:, : known.before])
+    assert torch.equal(inner[:, -16:], known.weigh[1].weight[:, -16:])
+
+
+def test_only_a_judge_of_the_same_convolutions_is_widened(tmp_path: Path) -> None:
+    other = run_of(Judge(replace(KNOWN, channels=(8, 8, 16))), tmp_path / "other")
+    with pytest.raises(RecipeError, match="same convolutions"):
+        judge_training({"network": WIDER.to_json(), "widen": other})
+
+
+def test_what_sums_up_says_nothing_before_it_has_learned() -> None:
+    photo = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    network = Judge(WIDER).eval()
+    plain = Judge(replace(WIDER, score_width=0)).eval()
+    plain.load_state_dict({k: v for k, v in network.state_dict().items() if not k.startswith("score.")})
+    with torch.no_grad():
+        assert torch.equal(network(photo).score, plain(photo).score)
+        torch.nn.init.normal_(network.score[-1].weight)
+        assert not torch.equal(network(photo).score, plain(photo).score)
+
+
+def test_a_spoiled_photo_is_put_below_the_clean_one_it_was_made_of(shared_photos: torch.Tensor) -> None:
+    training = judge_training({"network": KNOWN.to_json()})
+    clean = shared_photos[:4]
+    worse = failures.oversharpen(clean, torch.Generator(), 1.2, 3.0)
+
+    def order(*recipes: str) -> float:
+        truth = {"degrees": torch.full((4, len(KINDS)), torch.nan)}
+        batch = Batch(clean, worse, list(recipes), 1.0, truth=truth)
+        return float(training.loss(batch, torch.Generator())["order"].detach())
+
+    assert order("clean", "clean", "clean", "clean") == 0
+    some, everything = order("failure", "clean", "failure", "clean"), order(*["failure"] * 4)
+    assert 0 < some < everything

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch
 from clareo.degrade import RECIPES, words
 from clareo.degrade.recipes import draw
 from clareo.degrade.record import Record, Step
-from clareo.degrade.seen import seen_levels
+from clareo.degrade.seen import seen_levels, softness
 from clareo.degrade.words import levels, prompt_kind
 
 CLEAN = Record(())
@@ -121,10 +123,39 @@ def test_shot_noise_is_poisson_noise_nearly(photo: torch.Tensor) -> None:
 
 
 def test_a_part_is_seen_for_itself(photo: torch.Tensor) -> None:
-    clean = torch.full((3, 64, 64), 0.5)
+    clean = torch.full((3, 64, 64), 128 / 255)
     clean[..., 32:] = photo[0, :, :64, :32]
-    record = Record((Step.of("bell_blur", size=9, sigma_x=2.0, sigma_y=2.0),))
+    record = Record((Step.of("jpeg", quality=20),))
     places = (slice(8), slice(48, 64))
     flat, busy = (seen_levels(record, clean, record.apply(clean), np.s_[..., place]) for place in places)
-    assert flat["blur"] == pytest.approx(0, abs=1e-3)
-    assert busy["blur"] > 0.1
+    assert flat["jpeg"] == pytest.approx(0, abs=1e-3)
+    assert busy["jpeg"] > 0.1
+
+
+# --- how soft --------------------------------------------------------------------------------------------------------
+
+
+def bell(sigma: float) -> Record:
+    return Record((Step.of("bell_blur", size=21, sigma_x=sigma, sigma_y=sigma),))
+
+
+def test_blur_is_the_same_whatever_the_photo_shows(photo: torch.Tensor) -> None:
+    flat, busy = torch.full((3, 64, 64), 0.5), photo[0, :, :64, :64]
+    degrees = [seen_levels(bell(1.0), clean, bell(1.0).apply(clean))["blur"] for clean in (flat, busy)]
+    assert degrees[0] == degrees[1] > 0.5
+
+
+def test_more_blur_is_softer_and_its_quarters_lie_where_they_are_said_to() -> None:
+    widths = (0.2, 0.46, 0.65, 1.4, 3.0)
+    degrees = [softness(bell(sigma), (128, 128)) for sigma in widths]
+    assert degrees == sorted(degrees)
+    assert degrees[1:4] == pytest.approx([0.25, 0.5, 0.75], abs=0.015)
+    assert 0 <= degrees[0] <= degrees[-1] <= 1
+
+
+def test_resizing_on_the_way_is_soft_and_shrinking_alone_is_not() -> None:
+    small, large = (Step("resize", {"height": side, "width": side, "mode": "area"}) for side in (16, 64))
+    assert softness(Record((small,)), (64, 64)) == 0
+    assert softness(Record((small, replace(large, params={**large.params, "mode": "bicubic"}))), (64, 64)) > 0.5
+    noise, coded = Step.of("gaussian_noise", 3, sigma=24.0, grey=False), Step.of("jpeg", quality=20)
+    assert softness(Record((noise, coded)), (64, 64)) == 0

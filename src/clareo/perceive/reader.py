@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from clareo.backbones.readers import Grid, Spectrum
+from clareo.backbones.readers import Grid, Ladder, Spectrum
 from clareo.backbones.text import TextEncoder, vocabulary
 from clareo.checkpoints import Checkpoint, entry_of, fill, find, load_packaged, load_run, packaged, ready
 from clareo.colour import luma
@@ -39,7 +39,8 @@ class ReaderSettings:
     encoder: EncoderSettings = field(default_factory=lambda: EncoderSettings((48, 96, 128, 128)))
     spectra: tuple[int, ...] = (32, 16)  # px along the windows of a spectrum, one spectrum each
     spectral: tuple[int, ...] = (24, 48, 64)  # channels of the convolutions that read a spectrum, each halving it
-    signs: int = 4  # tokens that each spectrum makes, and the grid
+    signs: int = 4  # tokens that each spectrum makes, the grid, and the ladder
+    ladder: bool = False  # the steps of a codec's table are read as well
     words: int = 32  # width of an embedded word
     width: int = 96  # of the decoder
     heads: int = 4
@@ -73,6 +74,8 @@ class NanoReader(nn.Module):
         self.encoder = SmallEncoder(settings.encoder)
         width = self.encoder.width
         readers = [*(Spectrum(side, settings.spectral, width) for side in settings.spectra), Grid(width)]
+        if settings.ladder:
+            readers.append(Ladder(width))
         self.signs = nn.ModuleList(
             nn.Sequential(reader, nn.SiLU(), nn.Linear(width, settings.signs * width)) for reader in readers
         )

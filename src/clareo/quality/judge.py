@@ -21,8 +21,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from clareo.backbones.layers import keep_size, pad_to
-from clareo.backbones.readers import TONES, Grid, Spectrum, contrast_normalised, tones
+from clareo.backbones.layers import keep_size, pad_to, zeroed
+from clareo.backbones.readers import TONES, Grid, Ladder, Spectrum, contrast_normalised, tones
 from clareo.checkpoints import Checkpoint, fill, load_packaged, ready
 from clareo.colour import luma
 from clareo.devices import choose_precision
@@ -47,7 +47,9 @@ class JudgeSettings:
     long_window: int = 0  # px, of a second spectrum that tells long shakes apart; 0: none
     long_width: int = 64
     grid_width: int = 0  # of what is read off the grid of a codec; 0: nothing
+    ladder_width: int = 0  # of what is read off the steps of a codec; 0: nothing
     width: int = 192
+    score_width: int = 0  # of two layers in which kinds and degrees add up to a score; 0: it is read off like a degree
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a checkpoint's metadata."""
@@ -89,17 +91,25 @@ class Judge(nn.Module):
             self.others.append(Spectrum(settings.long_window, (16, *settings.spectral), settings.long_width))
         if settings.grid_width:
             self.others.append(Grid(settings.grid_width))
-        read = settings.spectral_width + settings.long_width * bool(settings.long_window) + settings.grid_width
-        pooled = 2 * sum(widths) + read + TONES
+        if settings.ladder_width:
+            self.others.append(Ladder(settings.ladder_width))
+        long = settings.long_width * bool(settings.long_window)
+        self.before = 2 * sum(widths) + settings.spectral_width  # what is pooled before the others say anything
+        pooled = self.before + long + settings.grid_width + settings.ladder_width + TONES
         self.weigh = nn.Sequential(nn.LayerNorm(pooled), nn.Linear(pooled, settings.width), nn.SiLU())
         self.answer = nn.Linear(settings.width, 2 * (1 + len(KINDS)))
+        self.score = _summing_up(settings.width + len(KINDS), settings.score_width) if settings.score_width else None
         for layer in (self.enter, *self.down):
             keep_size(layer)
 
     def forward(self, photo: Image) -> Judgement:
         """Judge (B, 3, H, W)."""
-        means, doubts = self.answer(self.see(photo)).float().chunk(2, dim=1)
-        return Judgement(1 + 4 * means[:, 0].sigmoid(), means[:, 1:].sigmoid(), F.softplus(doubts - 2))
+        seen = self.see(photo)
+        means, doubts = self.answer(seen).float().chunk(2, dim=1)
+        score, degrees = means[:, 0], means[:, 1:]
+        if self.score is not None:
+            score = score + self.score(torch.cat([seen, degrees.to(seen)], 1)).float()[:, 0]
+        return Judgement(1 + 4 * score.sigmoid(), degrees.sigmoid(), F.softplus(doubts - 2))
 
     def see(self, photo: Image) -> torch.Tensor:
         """Return all that the answers are made of, (B, width)."""
@@ -134,6 +144,12 @@ class Block(nn.Module):
         normed = self.norm(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         corrected: torch.Tensor = features + self.second(F.silu(self.first(normed)))
         return corrected
+
+
+def _summing_up(seen: int, width: int) -> nn.Sequential:
+    """Build what adds to the score; untrained it adds nothing."""
+    first, second = nn.Linear(seen, width), nn.Linear(width, width // 2)
+    return nn.Sequential(first, nn.SiLU(), second, nn.SiLU(), zeroed(nn.Linear(width // 2, 1)))
 
 
 def _mean_and_spread(features: torch.Tensor) -> list[torch.Tensor]:

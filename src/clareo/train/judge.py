@@ -2,6 +2,7 @@
 
 what            from
 score           `quality.blend`, of the damaged crop against the clean one
+order           what a restorer spoiled lies below the clean photo it spoiled
 degrees         the record of the damage; unknown after a failed restoration
 doubt           its own error in this very step
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,16 +20,19 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from clareo.checkpoints import load_run
 from clareo.degrade.degrees import together
 from clareo.degrade.recipes import degrade_tensor
 from clareo.degrade.recipes.draws import pick
 from clareo.degrade.record import Record
+from clareo.errors import RecipeError
 from clareo.latents import enlarge
 from clareo.quality.blend import blended_score
-from clareo.quality.judge import KINDS, Judge, JudgeSettings
+from clareo.quality.judge import KINDS, Judge, Judgement, JudgeSettings, build_judge
 from clareo.system import Batch, Example, Lessons, Training, without_pairs
 from clareo.train.data import centre
 
+MARGIN = 0.3  # of the score, by which a clean photo should lie above what a restorer made of it
 NO_PAIRS = "the judge learns from damage that it knows; nobody knows how much there is in the pairs of {}"
 
 
@@ -50,12 +55,31 @@ class JudgedMix:
 
 
 def training(options: Mapping[str, Any]) -> Training:
-    """Build the judge untrained, with its loss."""
+    """Build the judge, with its loss: untrained, or as far as the one named by ``options.widen`` has come."""
     settings = JudgeSettings.from_json(options.get("network", {}))
     network = Judge(settings)
+    if "widen" in options:
+        _widen(network, build_judge(load_run(Path(options["widen"]))))
     return Training(
         network, network, settings.to_json(), partial(_loss, network), examine=partial(Examination, network)
     )
+
+
+def _widen(network: Judge, known: Judge) -> None:
+    """Take over what a judge with fewer readers knows; what the new ones say counts for nothing yet."""
+    if known.settings.channels != network.settings.channels or known.others:
+        msg = "options.widen: a judge of the same convolutions, without readers beside its spectrum, can be widened"
+        raise RecipeError(msg)
+    there, seen = known.state_dict(), known.before
+    added = network.weigh[1].in_features - known.weigh[1].in_features  # between what was pooled and the tones
+    norm, weights = (there.pop(f"weigh.{name}") for name in ("0.weight", "1.weight"))
+    shift = there.pop("weigh.0.bias")
+    there |= {
+        "weigh.0.weight": torch.cat([norm[:seen], norm.new_ones(added), norm[seen:]]),
+        "weigh.0.bias": torch.cat([shift[:seen], shift.new_zeros(added), shift[seen:]]),
+        "weigh.1.weight": torch.cat([weights[:, :seen], weights.new_zeros(len(weights), added), weights[:, seen:]], 1),
+    }
+    network.load_state_dict({**network.state_dict(), **there})
 
 
 def lessons(options: Mapping[str, Any]) -> Lessons:
@@ -86,15 +110,23 @@ def _loss(network: Judge, batch: Batch, rng: torch.Generator) -> dict[str, torch
         score = blended_score(batch.degraded, batch.reference)
     truth = batch.truth["degrees"]
     known = torch.isfinite(truth)
-    said = network(batch.degraded)
+    failed = [place for place, recipe in enumerate(batch.prompts) if recipe == "failure"]
+    said, clean = _parted(network(torch.cat([batch.degraded, batch.reference[failed]])), len(score))
     surprise = F.binary_cross_entropy(said.degrees.clamp(1e-4, 1 - 1e-4), truth.nan_to_num(), reduction="none")
     errors = torch.cat([(said.score - score).abs()[:, None], (said.degrees - truth.nan_to_num()).abs()], 1).detach()
     weighed = torch.cat([torch.ones_like(known[:, :1]), known], 1)
     return {
         "score": 0.5 * F.smooth_l1_loss(said.score, score, beta=0.3),
+        "order": 0.5 * F.relu(MARGIN - clean.score + said.score[failed]).sum() / len(score),
         "degrees": (surprise * known).sum() / known.sum().clamp_min(1),
         "doubt": 0.1 * ((said.doubt - errors).square() * weighed).mean(),
     }
+
+
+def _parted(said: Judgement, count: int) -> tuple[Judgement, Judgement]:
+    """Part what was said of the first photos of a batch from what was said of the others."""
+    answers = (said.score, said.degrees, said.doubt)
+    return Judgement(*(a[:count] for a in answers)), Judgement(*(a[count:] for a in answers))
 
 
 class Examination:
