@@ -197,6 +197,24 @@ def test_a_photo_alone_has_a_grey_map(photo: torch.Tensor) -> None:
     assert (codec.channels, codec.factor, codec.linear) == (96, 4, True)
 
 
+def test_the_map_of_a_large_photo_is_that_of_the_photo_in_small(photo: torch.Tensor) -> None:
+    system = build()  # windows of 32 px
+    speak(system.network)
+    joint, beside = system.codec, system.byproducts
+    assert isinstance(joint, JointLatent)
+    assert beside is not None
+    large = photo[..., :64, :48]
+    with torch.no_grad():
+        small = F.interpolate(large, (32, 24), mode="bicubic", antialias=True).clamp(0, 1)
+        seen = system.condition(small, Percept())["controlled"]
+        drawn = joint.decode_map(system.denoiser(joint.encode(small), torch.ones(1), seen))
+        whole = beside(joint.encode(large))["map"]
+        assert torch.allclose(whole, F.interpolate(drawn, (64, 48), mode="bilinear").clamp(0, 1), atol=1e-6)
+        assert float((drawn - 0.5).abs().max()) > 0.01
+        within = joint.encode_both(small, drawn.clamp(0, 1))
+        assert torch.equal(beside(within)["map"], joint.decode_map(within))
+
+
 def test_other_systems_show_nothing_beside(unires: System, photo: torch.Tensor) -> None:
     assert clareo.restore(photo[..., :32, :32], system=unires, steps=1, judged=False).byproducts == {}
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
+import torch
 from torch import nn
+from torch.nn import functional as F
 
 from clareo.backbones.dit import LatentDiT
 from clareo.backbones.dit_control import ControlledDiT, TransformerControl
@@ -13,10 +16,11 @@ from clareo.backbones.prior import Told, check_prior, load_prior
 from clareo.diffusion.denoiser import Denoiser
 from clareo.diffusion.process import DirectIteration
 from clareo.errors import UsageError
-from clareo.latents import PixelUnshuffle
+from clareo.latents import JointLatent, PixelUnshuffle
 from clareo.system import System
 from clareo.systems.instancersr.model import Model, compose
 from clareo.systems.instancersr.settings import NanoSettings
+from clareo.types import Condition, Image, Latent
 
 
 def build_nano(settings: NanoSettings) -> tuple[System, Model]:
@@ -31,7 +35,35 @@ def build_nano(settings: NanoSettings) -> tuple[System, Model]:
     backbone = PixelDiT(controlled, finish, settings.factor, prior)
     model = Model(backbone, controlled, codec, trained, nothing=GREY)
     others = {"transform": backbone.transform, **({} if prior is None else {"prior": prior})}
-    return compose(model, Denoiser(backbone, DirectIteration(), "clean"), others, settings), model
+    system = compose(model, Denoiser(backbone, DirectIteration(), "clean"), others, settings)
+    if isinstance(system.codec, JointLatent):
+        system = replace(
+            system, byproducts=partial(draw_map, system.denoiser, system.codec, model.side, seen_at_once(settings))
+        )
+    return system, model
+
+
+def seen_at_once(settings: NanoSettings) -> int:
+    """Return how many pixels a side lie in one window of attention; 0: however many there are."""
+    return settings.dit.window * settings.side
+
+
+def draw_map(denoiser: Denoiser, codec: JointLatent, side: int, window: int, latent: Latent) -> dict[str, Image]:
+    """Return the map of a restored photo; of one that is larger than a window, the map of the photo in small.
+
+    Colours are about the middle of the whole photo and its largest instance. Tokens of a window know nothing of others,
+    and would colour each as a photo of its own.
+    """
+    photo = codec.decode(latent)
+    height, width = photo.shape[-2:]
+    if not window or max(height, width) <= window:
+        return {"map": codec.decode_map(latent)}
+    share = window / max(height, width)
+    small = [max(1, round(extent * share / side)) * side for extent in (height, width)]
+    shrunk = F.interpolate(photo, small, mode="bicubic", antialias=True).clamp(0, 1)
+    seen = Condition(control=codec.codec.encode(shrunk))
+    drawn = codec.decode_map(denoiser(codec.encode(shrunk), torch.ones(len(shrunk), device=shrunk.device), seen))
+    return {"map": F.interpolate(drawn, (height, width), mode="bilinear").clamp(0, 1)}
 
 
 def find_prior(settings: NanoSettings) -> Told | None:
