@@ -175,11 +175,21 @@ def test_padding_is_seen_by_nobody() -> None:
 def test_contexts_pass_through_doors() -> None:
     shape = Shape(16, 2, 2, 1, 24).of(20)
     keys, values = torch.randn(2, 3, 2, 1, 7, 8).unbind(0)
-    context = Context(keys, values, torch.rand(3, 7) > 0.5)
+    context = Context(keys, values, torch.randn(3, 7, 16), torch.rand(3, 7) > 0.5)
     back = Context.of(context.door(), shape)
     assert torch.equal(back.keys, keys)
     assert torch.equal(back.values, values)
+    assert torch.equal(back.hidden, context.hidden)
     assert torch.equal(back.there, context.there)
+
+
+def test_the_gist_is_of_what_is_there() -> None:
+    keys, hidden = torch.zeros(2, 1, 1, 4, 8), torch.randn(2, 4, 16)
+    there = torch.tensor([[True, True, False, False], [False] * 4])
+    context = Context(keys, keys, hidden, there)
+    assert torch.allclose(context.gist()[0], hidden[0, :2].mean(0))
+    assert not context.gist()[1].any()
+    assert not context.without(torch.ones(4, dtype=torch.bool)).gist().any()
 
 
 def test_windows_see_themselves_and_every_other_layer_their_neighbours() -> None:

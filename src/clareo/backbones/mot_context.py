@@ -7,6 +7,7 @@ keys and values, as a door into a backbone that works on pixels (`mot_pixels`).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -49,20 +50,27 @@ class Context:
 
     keys: torch.Tensor
     values: torch.Tensor
+    hidden: torch.Tensor  # what the network says behind each token, (B, S, D)
     there: torch.Tensor
 
     def door(self) -> torch.Tensor:
-        """Pack everything into one tensor for `Condition`, (B, S, 2 layers groups head + 1)."""
+        """Pack everything into one tensor for `Condition`, (B, S, 2 layers groups head + D + 1)."""
         rows = [each.permute(0, 3, 1, 2, 4).flatten(2) for each in (self.keys, self.values)]
-        return torch.cat([*rows, self.there[..., None].to(rows[0])], dim=-1)
+        return torch.cat([*rows, *(each.to(rows[0]) for each in (self.hidden, self.there[..., None]))], dim=-1)
 
     @staticmethod
     def of(door: torch.Tensor, settings: MoTSettings) -> Context:
         """Unpack what `door` packed."""
         shape = (2, settings.depth, settings.groups, settings.head)
-        parts = door[..., :-1].reshape(*door.shape[:2], *shape)
-        keys, values = parts.permute(2, 0, 3, 4, 1, 5)
-        return Context(keys, values, door[..., -1] > 0.5)
+        remembered, hidden, there = door.split([math.prod(shape), settings.width, 1], dim=-1)
+        keys, values = remembered.reshape(*door.shape[:2], *shape).permute(2, 0, 3, 4, 1, 5)
+        return Context(keys, values, hidden, there[..., 0] > 0.5)
+
+    def gist(self) -> torch.Tensor:
+        """Return the mean of what is said behind the tokens that are there, nothing where there are none: (B, D)."""
+        there = self.there[..., None].to(self.hidden)
+        mean: torch.Tensor = (self.hidden * there).sum(1) / there.sum(1).clamp_min(1)
+        return mean
 
     def layer(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return one layer's keys and values, (B, groups, S, head) each."""
@@ -94,4 +102,5 @@ def read(network: MoT, tokens: torch.Tensor, there: torch.Tensor, layout: Layout
         attended = grouped_attention(query, key, value, mask)
         tokens = expert.finish(tokens, attended.transpose(1, 2).flatten(2))
     keys, values = (torch.stack(each, dim=1) for each in zip(*kept, strict=True))
-    return network.understood(tokens), Context(keys, values, there)
+    hidden = network.understood(tokens)
+    return hidden, Context(keys, values, hidden, there)

@@ -5,7 +5,7 @@ prior's own change is taken back, and a curve: light and haze change everything 
 more about that than thousands of coefficients. Untrained it returns what the prior says, to the bit.
 
     concat   keys and values of the clean latent, and where each token lies in its window
-    image    keys and values of views and words (`mot_context`)
+    image    keys and values of views and words, and their gist (`mot_context`)
     text     what the prior is told
 """
 
@@ -52,6 +52,7 @@ class PixelMoT(nn.Module):
         self.transform = BlockTransform(BLOCK)
         self.enter = nn.Linear(2 * COEFFICIENTS, width)
         self.time = TimeEmbedding(width, late=0)
+        self.brief = nn.Linear(width, width)
         self.leave = zeroed(nn.Linear(width, COEFFICIENTS + GATES))
         self.finish = Finish(3 * BLOCK**2, 1)
         for layer in (self.time.first, self.time.second):
@@ -60,7 +61,7 @@ class PixelMoT(nn.Module):
 
     def trained(self) -> nn.ModuleDict:
         """Return what learns."""
-        names = ("mot", "enter", "time", "leave", "finish")
+        names = ("mot", "enter", "time", "brief", "leave", "finish")
         return nn.ModuleDict({name: self.get_submodule(name) for name in names})
 
     def forward(self, x: Latent, t: torch.Tensor, condition: Condition) -> Latent:
@@ -70,8 +71,10 @@ class PixelMoT(nn.Module):
             raise ValueError(msg)
         clean, phase = self._recalled(condition.concat)
         base = self.base(x, t, condition.text)
-        place = Place(NOISED, _first(phase), Context.of(condition.image, self.mot.settings), clean)
-        said = self.leave(pass_windows(self.mot, self._tokens(x, base, phase, t), place, self.window)[0])
+        context = Context.of(condition.image, self.mot.settings)
+        place = Place(NOISED, _first(phase), context, clean)
+        tokens = self._tokens(x, base, phase, t) + self.brief(context.gist())[:, None, None]
+        said = self.leave(pass_windows(self.mot, tokens, place, self.window)[0])
         return base + self._change(x, base, said.permute(0, 3, 1, 2).float())
 
     def base(self, x: Latent, t: torch.Tensor, text: torch.Tensor) -> Latent:
