@@ -22,10 +22,11 @@ from torch.nn import functional as F
 from clareo.checkpoints import Checkpoint, fill, load_packaged, packaged
 from clareo.planning.raters import Nearness
 from clareo.planning.views import Views
-from clareo.quality.judge import KINDS, judge
+from clareo.quality.judge import KINDS, judge, load_judge
 from clareo.system import System
 from clareo.types import KEEP
 
+JUDGE = "judge-nano-1"  # whose words the lessons were told; of the same photo another judge says something else
 BANDS = 6  # octaves of detail: 1 to 16 px, and what is coarser
 FLOOR = 1e-8  # energy per value that is nothing
 OPPONENT = ((1.0, 1.0, 1.0), (1.0, -1.0, 0.0), (1.0, 1.0, -2.0))  # light and two colours, before they are normalised
@@ -66,7 +67,7 @@ def changes(views: Views) -> torch.Tensor:
 
 def features(views: Views) -> torch.Tensor:
     """Describe a photo by what its experts do to it: (F,)."""
-    said = judge(views.given)
+    said = judge(views.given, load_judge(JUDGE))
     known = torch.cat([said.degrees.mean(0), said.score.mean()[None]])
     return described(gram_matrices(changes(views)), known)
 

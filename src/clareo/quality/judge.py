@@ -162,9 +162,9 @@ def _mean_and_spread(features: torch.Tensor) -> list[torch.Tensor]:
 
 
 @cache
-def load_judge() -> Judge:
-    """Load the packaged judge, once."""
-    return build_judge(load_packaged("judge-nano"))
+def load_judge(name: str = "judge-nano") -> Judge:
+    """Load a packaged judge, once."""
+    return build_judge(load_packaged(name))
 
 
 def build_judge(checkpoint: Checkpoint) -> Judge:
