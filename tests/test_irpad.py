@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -353,3 +354,28 @@ def test_eyes_stay_where_the_system_is_and_the_reader_where_it_was() -> None:
     eyes = find_vision("irpad").double()
     assert next(eyes.parameters()).dtype == torch.float64
     assert next(load_reader_nano().parameters()).dtype == torch.float32
+
+
+# --- a reader that reads more ----------------------------------------------------------------------------------------
+
+
+def test_a_wider_reader_knows_what_the_packaged_one_knows() -> None:
+    known = load_reader()
+    with_ladder = replace(known.settings, ladder=True)
+    wide = irpad.training({"network": with_ladder.to_json(), "widen": "nano"}).trained
+    assert isinstance(wide, NanoReader)
+    assert wide.settings.ladder
+    for name, value in known.state_dict().items():
+        assert torch.equal(wide.state_dict()[name], value), name
+    with pytest.raises(RecipeError, match="same shape"):
+        irpad.training({"network": replace(with_ladder, signs=2).to_json(), "widen": "nano"})
+
+
+@pytest.mark.parametrize("size", [(64, 64), (65, 113)])
+def test_the_ladder_is_read_at_any_size(size: tuple[int, int]) -> None:
+    reader = NanoReader(replace(ReaderSettings(), ladder=True))
+    photos = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    irpad.retrieval_loss(reader(photos), torch.zeros(2, 3).long()).backward()  # type: ignore[no-untyped-call]
+    assert all(value.grad is not None and value.grad.any() for value in reader.signs[-1].parameters())
+    with torch.no_grad():
+        assert torch.allclose(reader(photos)[1:], reader(photos[1:]), atol=1e-4)

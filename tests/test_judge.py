@@ -23,7 +23,6 @@ from clareo.quality.blend import blended_score
 from clareo.quality.judge import KINDS, Judge, JudgeSettings, judge, load_judge, windows
 from clareo.quality.report import describe, drift
 from clareo.system import Batch
-from clareo.train.export import write_checkpoint
 from clareo.train.judge import JudgedMix, draw_example, spearman, true_degrees
 from clareo.train.judge import training as judge_training
 
@@ -209,45 +208,45 @@ def test_an_untrained_judge_answers_in_range() -> None:
 
 # --- a judge that reads more -----------------------------------------------------------------------------------------
 
-KNOWN = JudgeSettings(channels=(8, 8, 8), blocks=(1, 1, 1), spectral=(4, 4, 4), spectral_width=8, width=16)
-WIDER = replace(KNOWN, long_window=128, long_width=8, grid_width=8, ladder_width=8, score_width=16)
+SMALL = JudgeSettings(channels=(8, 8, 8), blocks=(1, 1, 1), spectral=(4, 4, 4), spectral_width=8, width=16)
+MORE: dict[str, Any] = {"long_window": 128, "long_width": 8, "grid_width": 8, "ladder_width": 8, "score_width": 16}
 
 
-def run_of(network: Judge, folder: Path) -> str:
-    folder.mkdir()
-    write_checkpoint(
-        network, folder / "weights.safetensors", system="judge", settings=network.settings.to_json(), recipe=""
-    )
-    return str(folder)
-
-
-def test_a_wider_judge_keeps_what_the_known_one_has_learned(tmp_path: Path) -> None:
-    known = Judge(KNOWN)
-    for parameter in known.parameters():  # nothing at its start value, and what is kept in half precision
-        parameter.data.normal_(generator=torch.Generator().manual_seed(len(parameter)))
-    known = known.half().float()
-    wide = judge_training({"network": WIDER.to_json(), "widen": run_of(known, tmp_path / "known")}).trained
-    photo = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+def test_a_wider_judge_keeps_what_the_known_one_has_learned(shared_photos: torch.Tensor) -> None:
+    known = load_judge("judge-nano-1")
+    wide = judge_training({"network": MORE, "widen": "judge-nano-1"}).trained
+    inner, before = wide.weigh[1].weight, known.before
     with torch.no_grad():
-        assert torch.equal(wide.look(photo)[0], known.look(photo)[0])
-        inner = wide.weigh[1].weight
-    added = inner.shape[1] - known.weigh[1].weight.shape[1]
-    assert added == 24
-    assert not inner[:, known.before : known.before + added].any()
-    assert torch.equal(inner[:, : known.before], known.weigh[1].weight[:, : known.before])
-    assert torch.equal(inner[:, -16:], known.weigh[1].weight[:, -16:])
+        assert torch.equal(wide.look(shared_photos[:2])[0], known.look(shared_photos[:2])[0])
+        scores = [network(shared_photos).score for network in (known, wide)]
+    assert inner.shape[1] - known.weigh[1].weight.shape[1] == 24
+    assert not inner[:, before : before + 24].any()
+    assert torch.equal(inner[:, :before], known.weigh[1].weight[:, :before])
+    assert torch.equal(inner[:, before + 24 :], known.weigh[1].weight[:, before:])
+    assert float((scores[0] - scores[1]).abs().mean()) < 0.3  # the norm that all share hears the new ones
 
 
-def test_only_a_judge_of_the_same_convolutions_is_widened(tmp_path: Path) -> None:
-    other = run_of(Judge(replace(KNOWN, channels=(8, 8, 16))), tmp_path / "other")
-    with pytest.raises(RecipeError, match="same convolutions"):
-        judge_training({"network": WIDER.to_json(), "widen": other})
+@pytest.mark.parametrize(
+    "changes", [{"channels": (64, 128, 160)}, {"blocks": (1, 2, 2)}, {"width": 96}, {"window": 32}]
+)
+def test_only_a_judge_of_the_same_shape_is_widened(changes: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match="with more readers"):
+        judge_training({"network": {**MORE, **changes}, "widen": "judge-nano-1"})
+
+
+@pytest.mark.parametrize("size", [(64, 64), (65, 113), (300, 70)])
+def test_all_readers_look_at_any_size(size: tuple[int, int]) -> None:
+    photos = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    network = Judge(replace(SMALL, **MORE)).eval()
+    with torch.no_grad():
+        both, alone = network(photos), [network(photo[None]) for photo in photos]
+    assert torch.allclose(both.degrees, torch.cat([said.degrees for said in alone]), atol=1e-4)
 
 
 def test_what_sums_up_says_nothing_before_it_has_learned() -> None:
     photo = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
-    network = Judge(WIDER).eval()
-    plain = Judge(replace(WIDER, score_width=0)).eval()
+    network = Judge(replace(SMALL, **MORE)).eval()
+    plain = Judge(replace(SMALL, **{**MORE, "score_width": 0})).eval()
     plain.load_state_dict({k: v for k, v in network.state_dict().items() if not k.startswith("score.")})
     with torch.no_grad():
         assert torch.equal(network(photo).score, plain(photo).score)
@@ -256,7 +255,7 @@ def test_what_sums_up_says_nothing_before_it_has_learned() -> None:
 
 
 def test_a_spoiled_photo_is_put_below_the_clean_one_it_was_made_of(shared_photos: torch.Tensor) -> None:
-    training = judge_training({"network": KNOWN.to_json()})
+    training = judge_training({"network": SMALL.to_json()})
     clean = shared_photos[:4]
     worse = failures.oversharpen(clean, torch.Generator(), 1.2, 3.0)
 

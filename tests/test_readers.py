@@ -11,6 +11,7 @@ import torch
 
 from clareo.backbones.readers import SIDE, Ladder, block_cosines, coefficients, luma_steps
 from clareo.colour import luma
+from clareo.quality.judge import Judge, JudgeSettings
 
 
 def coded(photo: torch.Tensor, quality: int) -> torch.Tensor:
@@ -54,6 +55,31 @@ def test_the_grid_is_found_where_a_photo_was_cut(cut: tuple[int, int], shared_ph
         for quality in (60, 85):
             y = luma(coded(photo, quality)[None, :, top:, left:])
             assert ladder.phase(y[0]) == (-top % SIDE, -left % SIDE)
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_photos_that_were_turned_stand_on_the_same_rung(turns: int, shared_photos: torch.Tensor) -> None:
+    photo = coded(shared_photos[6], 60)
+    turned = near(photo.rot90(turns, (1, 2)))
+    assert turned.argmax() == near(photo).argmax()
+    assert float(turned.max()) == pytest.approx(float(near(photo).max()), abs=0.1)
+
+
+def test_the_middle_of_a_large_photo_tells_where_the_grid_is(shared_photos: torch.Tensor) -> None:
+    large = coded(shared_photos[6].repeat(1, 3, 4), 70)
+    for top, left in ((0, 0), (5, 2)):
+        assert Ladder(8).phase(luma(large[None, :, top:, left:])[0]) == (-top % SIDE, -left % SIDE)
+
+
+def test_half_precision_does_not_blunt_what_is_read(shared_photos: torch.Tensor) -> None:
+    """An einsum under autocast would round brightness to seven bits."""
+    heard: list[torch.Tensor] = []
+    network = Judge(JudgeSettings(channels=(8, 8, 8), blocks=(1, 1, 1), ladder_width=4)).eval()
+    network.others[0].register_forward_pre_hook(lambda _, given: heard.append(given[0]))
+    for form in (torch.float32, torch.bfloat16):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=form == torch.bfloat16):
+            network(shared_photos[:1])
+    assert torch.equal(*heard)
 
 
 def test_a_photo_that_was_never_coded_stands_on_no_rung(shared_photos: torch.Tensor) -> None:

@@ -76,9 +76,9 @@ class Context:
         """Return one layer's keys and values, (B, groups, S, head) each."""
         return self.keys[:, number], self.values[:, number]
 
-    def without(self, hidden: torch.Tensor) -> Context:
+    def without(self, unseen: torch.Tensor) -> Context:
         """Hide tokens, (B, S) or (S,)."""
-        return replace(self, there=self.there & ~hidden)
+        return replace(self, there=self.there & ~unseen)
 
     def cache(self, place: int) -> Cache:
         """Return the same for a network that goes on speaking; nothing in it may be padding."""

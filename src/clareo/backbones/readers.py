@@ -1,4 +1,4 @@
-"""What networks read off a photo beside their convolutions: spectra, the grid of a codec, tones, local contrast.
+"""What networks read off a photo beside their convolutions: spectra, what a codec left behind, tones, local contrast.
 
 Each says at a glance what convolutions learn slowly, and costs next to nothing.
 """
@@ -136,17 +136,16 @@ class Grid(nn.Module):
 class Ladder(nn.Module):
     """At which quality a photo was last rounded as JPEG: how near coefficients lie to multiples of every rung's steps.
 
-    Whatever texture a photo has or lost, what is left of it sits on the steps of its table, until it is resized.
+    Whatever texture a photo has or lost, what is left of it sits on the steps of its table, until it is resized. Photos
+    that were turned since sit on the steps of the table on its side.
     """
 
     RUNGS = tuple(range(10, 100, 5))  # qualities
-    LOW = 20  # frequencies, the lowest of the block but its mean
-    SHARP = 5  # sum of the frequencies, down and across, that are nothing on the grid and something beside it
+    SUMS = range(1, 6)  # of the frequencies down and across that are held against the steps
+    SHARP = 5  # the sum of those that are nothing on the grid and something beside it
     ENOUGH = 20.0  # coefficients that are not nothing, before a rung is believed
-    MIDDLE, MOST = (
-        192,
-        1024,
-    )  # px a side that show where the grid is, and blocks that are looked at, spread over the photo
+    MIDDLE = 192  # px a side that show where the grid is
+    MOST = 512  # blocks that are held against the steps, spread over the photo
     low: torch.Tensor
     sharp: torch.Tensor
     steps: torch.Tensor
@@ -154,11 +153,13 @@ class Ladder(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         waves, place = block_cosines(), torch.arange(SIDE**2)
-        sums = place // SIDE + place % SIDE
-        low = sums.argsort(stable=True)[1 : 1 + self.LOW]
+        down, across = place // SIDE, place % SIDE
+        low = torch.isin(down + across, torch.tensor(self.SUMS))
+        tables = torch.stack([luma_steps(quality) for quality in self.RUNGS])
+        turned = tables[:, SIDE * across + down]
         self.register_buffer("low", waves[low], persistent=False)
-        self.register_buffer("sharp", waves[sums == self.SHARP], persistent=False)
-        self.register_buffer("steps", torch.stack([luma_steps(q)[low] for q in self.RUNGS]), persistent=False)
+        self.register_buffer("sharp", waves[down + across == self.SHARP], persistent=False)
+        self.register_buffer("steps", torch.stack([tables[:, low], turned[:, low]]), persistent=False)
         rungs = len(self.RUNGS)
         self.read = nn.Sequential(nn.Linear(2 * rungs, width), nn.SiLU(), nn.Linear(width, width))
 
@@ -185,16 +186,31 @@ class Ladder(nn.Module):
         return down, across
 
     def nearness(self, blocks: torch.Tensor) -> torch.Tensor:
-        """Return per rung the mean cosine of coefficients in turns of its step, and how many there are: (2 rungs,)."""
-        blocks = blocks[:, :: -(-blocks.shape[1] // self.MOST)]
+        """Return per rung the mean cosine of coefficients in turns of its step, and how many there are: (2 rungs,).
+
+        Of a table as it is and on its side the one that fits better.
+        """
+        levels = 255 * blocks[:, _spread(blocks.shape[1], self.MOST).to(blocks.device)]
+        near, count = torch.stack([self._held_against(levels, steps) for steps in self.steps]).unbind(1)
+        better = near.argmax(0, keepdim=True)
+        return torch.cat([near.gather(0, better)[0], count.gather(0, better)[0]])
+
+    def _held_against(self, levels: torch.Tensor, tables: torch.Tensor) -> torch.Tensor:
         near, counts = [], []
-        for steps in self.steps:  # one rung at a time: all of them at once are slower than memory
-            turns = 255 * blocks / steps[:, None]
+        for steps in tables:  # one rung at a time: all of them at once are slower than memory
+            turns = levels / steps[:, None]
             loud = turns.abs() > 0.5  # what is nothing lies on every rung
             near.append((torch.cos(2 * torch.pi * turns) * loud).sum())
             counts.append(loud.sum())
-        near_all, count = torch.stack(near), torch.stack(counts)
-        return torch.cat([near_all / (count + self.ENOUGH), count / blocks.numel()])
+        count = torch.stack(counts)
+        return torch.stack([torch.stack(near) / (count + self.ENOUGH), count / levels.numel()])
+
+
+def _spread(count: int, most: int) -> torch.Tensor:
+    """Choose up to ``most`` of so many places, spread by the golden ratio: no stride would fall on few columns."""
+    if count <= most:
+        return torch.arange(count)
+    return (torch.arange(most, dtype=torch.float64) * ((5**0.5 - 1) / 2) % 1 * count).long()
 
 
 # --- tones ------------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from clareo.bench.price import prices
 from clareo.bench.wishes import wishes
 from clareo.errors import CheckpointError, MissingExtraError
 from clareo.io import atomic
-from clareo.planning.foresight import Foresight, features, foresight_for
+from clareo.planning.foresight import Foresight, foresight_for
 from clareo.planning.search import fast
 from clareo.quality.judge import KINDS, judge
 from clareo.quality.reference import psnr, ssim
@@ -129,7 +129,7 @@ def _lines(
     ways: dict[str, Blend] = {
         **usual,
         "fast: shortlist of 8": fast(case.views, rater, foresight.shortlist).weights,
-        **({} if forest is None else {"random forest (the paper's)": forest.blend(features(case.views))}),
+        **({} if forest is None else {"random forest (the paper's)": forest.blend(foresight.features(case.views))}),
         "predict: off the grid": foresight.predict(case.views),
         "auto": case.views.named(ratings.taken),
         "oracle: grid by PSNR": case.views.named(ratings.right),

@@ -47,7 +47,7 @@ def seen_levels(
 
     Of noise and compression the root of the difference that they make, so that quarters are hardly visible, slight,
     plain and heavy: noise of 2, 8 and 18/255 lies between them. Of blur the share of gradients that is lost: a bell of
-    0.46, 0.65 and 1.4 px lies between its quarters.
+    0.46, 0.65 and 1.4 px lies between its quarters; it is that of the whole photo, and of any other of its size.
     """
     steady = replace(record, steps=tuple(_steady(step) for step in record.steps))
     whole = delivered if steady == record else steady.apply(clean)
@@ -63,21 +63,21 @@ def softness(record: Record, size: Sequence[int]) -> float:
     steps = tuple(step for step in record.steps if prompt_kind(step) == "blur" or step.op == "resize")
     if not steps:
         return 0.0
-    scene = _scene(*size)
+    scene = _scene(*size).repeat(3, 1, 1)
     soft = replace(record, steps=steps).apply(scene)
     sharp = F.interpolate(scene[None], soft.shape[-2:], mode="area")[0]
     kept = _gradients(soft) / _gradients(sharp)
     return max(0.0, 1 - kept)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def _scene(height: int, width: int) -> torch.Tensor:
-    """Draw what photos are on average: grey, amplitudes that fall with frequency: (3, H, W)."""
+    """Draw what photos are on average, grey, with amplitudes that fall with frequency: (1, H, W), always the same."""
     rng = torch.Generator().manual_seed(0)
     rows, columns = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None]
     frequency = torch.hypot(rows, columns).clamp_min(1 / max(height, width))
     drawn = torch.fft.irfft2(torch.fft.rfft2(torch.randn(height, width, generator=rng)) / frequency, s=(height, width))
-    return (0.5 + CONTRAST * drawn / drawn.std()).clamp(0, 1).expand(3, -1, -1).contiguous()
+    return (0.5 + CONTRAST * drawn / drawn.std()).clamp(0, 1)[None]
 
 
 def _gradients(photo: torch.Tensor) -> float:

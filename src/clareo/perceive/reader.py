@@ -99,7 +99,8 @@ class NanoReader(nn.Module):
     def tokens(self, window: Image) -> torch.Tensor:
         """(B, 3, H, W), 64 px a side at least -> what is seen and read off it, (B, N, width of the encoder)."""
         seen = self.encoder(window)  # refuses what is too small
-        y = luma(window)
+        with torch.autocast(window.device.type, enabled=False):  # eight bits of brightness would be rounded to seven
+            y = luma(window.float())
         return torch.cat([seen, *(reader(y).view(len(y), self.settings.signs, -1) for reader in self.signs)], 1)
 
     def _look(self, window: Image) -> torch.Tensor:

@@ -19,14 +19,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from clareo.checkpoints import Checkpoint, fill, load_packaged, packaged
+from clareo.checkpoints import Checkpoint, check_same, entry_of, fill, load_packaged, packaged
 from clareo.planning.raters import Nearness
 from clareo.planning.views import Views
 from clareo.quality.judge import KINDS, judge, load_judge
 from clareo.system import System
 from clareo.types import KEEP
 
-JUDGE = "judge-nano-1"  # whose words the lessons were told; of the same photo another judge says something else
 BANDS = 6  # octaves of detail: 1 to 16 px, and what is coarser
 FLOOR = 1e-8  # energy per value that is nothing
 OPPONENT = ((1.0, 1.0, 1.0), (1.0, -1.0, 0.0), (1.0, 1.0, -2.0))  # light and two colours, before they are normalised
@@ -65,9 +64,9 @@ def changes(views: Views) -> torch.Tensor:
     return torch.cat([experts, own[None]])
 
 
-def features(views: Views) -> torch.Tensor:
-    """Describe a photo by what its experts do to it: (F,)."""
-    said = judge(views.given, load_judge(JUDGE))
+def features(views: Views, asked: str) -> torch.Tensor:
+    """Describe a photo by what its experts do to it, and by what a packaged judge says of it: (F,)."""
+    said = judge(views.given, load_judge(asked))
     known = torch.cat([said.degrees.mean(0), said.score.mean()[None]])
     return described(gram_matrices(changes(views)), known)
 
@@ -91,6 +90,10 @@ class ForesightSettings:
     shortlist: tuple[Mapping[str, float], ...] = ()  # blends that were best most often
     width: int = 96
     members: int = 4  # networks whose answers are averaged
+    judge: str = (
+        "judge-nano-1"  # a packaged checkpoint, whose words the lessons were told: another one's mean something else
+    )
+    judge_sha256: str = ""
 
     @property
     def inputs(self) -> int:
@@ -151,10 +154,14 @@ class Foresight:
         """Return the blends that were best most often."""
         return self.settings.shortlist
 
+    def features(self, views: Views) -> torch.Tensor:
+        """Describe a photo as the lessons did."""
+        return features(views, self.settings.judge)
+
     @torch.inference_mode()
     def foresee(self, views: Views) -> tuple[torch.Tensor, float]:
         """Return a weight for every expert, (K,), which need not sum to 1, and the mean squared error that stays."""
-        weights, error = self.network(features(views)[None])
+        weights, error = self.network(self.features(views)[None])
         return weights[0], float(10 ** error[0].clamp(-8, 0))
 
     def rater(self, views: Views, seen: Views | None = None) -> Nearness:
@@ -187,6 +194,7 @@ def _packaged(name: str) -> Foresight:
 def build_foresight(checkpoint: Checkpoint) -> Foresight:
     """Build what a checkpoint describes."""
     settings = ForesightSettings.from_json(checkpoint.settings())
+    check_same(settings.judge, settings.judge_sha256, entry_of(settings.judge).sha256)
     network = ForesightNetwork(settings)
     fill(network, checkpoint)
     return Foresight(network.eval().requires_grad_(requires_grad=False), settings)

@@ -1,7 +1,7 @@
 """The embedded judge: one look at a photo gives a score, a degree per kind of damage, and how sure it is.
 
 Perceives   the photo as it is, from 64 px on; large photos in evenly spaced windows.
-Feeds       three levels of convolutions, the spectrum of small windows, and the tones.
+Feeds       three levels of convolutions, spectra of windows, the grid of a codec and the steps of its table, and tones.
 Optimises   the distance to a blend of reference metrics (`train.judge`), and degrees that are known because the damage
             was done by us.
 
@@ -117,7 +117,8 @@ class Judge(nn.Module):
 
     def look(self, photo: Image) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the coarsest features, (B, C, h, w), and all that the answers are made of, (B, width)."""
-        y = luma(photo)
+        with torch.autocast(photo.device.type, enabled=False):  # eight bits of brightness would be rounded to seven
+            y = luma(photo.float())
         seen = torch.cat([photo - 0.5, 0.3 * contrast_normalised(y)], 1)
         features = self.enter(F.pixel_unshuffle(pad_to(seen, 16), 4).contiguous(memory_format=torch.channels_last))
         pooled = []

@@ -23,6 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
+from clareo.checkpoints import entry_of
 from clareo.degrade.recipes import degrade_tensor
 from clareo.devices import NAMES, choose_device, choose_precision
 from clareo.errors import UsageError
@@ -36,6 +37,7 @@ from clareo.planning.views import look
 from clareo.system import System, load_system
 from clareo.train.export import write_checkpoint
 
+JUDGE = "judge-nano"  # who is asked
 CROP = 256  # px
 RECIPE = "everyday"
 SHORTLISTED, FROM = 8, 120  # blends, and mixtures that they are chosen on: the paper's
@@ -85,7 +87,7 @@ def gather(system: System, photos: Sequence[Path], count: int, seed: int, keep: 
 def _about(system: System, photos: Sequence[Path], seed: int) -> str:
     """Name what lessons are made from."""
     listed = hashlib.sha256("\n".join(f"{path.name} {path.stat().st_size}" for path in photos).encode()).hexdigest()
-    return f"{system.fingerprint} {RECIPE} {CROP} px, seed {seed}, photos {listed}"
+    return f"{system.fingerprint} {RECIPE} {CROP} px, seed {seed}, photos {listed}, judge {entry_of(JUDGE).sha256}"
 
 
 def _kept(path: Path, about: str) -> dict[str, torch.Tensor]:
@@ -109,7 +111,7 @@ def lesson(system: System, path: Path, rng: np.random.Generator) -> dict[str, to
     missing = (clean[None] - damaged).flatten().double()
     values = len(missing)
     return {
-        "features": describe(views).float(),
+        "features": describe(views, JUDGE).float(),
         "gram": (moved @ moved.T / values).float(),
         "products": (moved @ missing / values).float(),
         "missing": (missing.square().mean()).float(),
@@ -210,7 +212,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     aside = torch.arange(len(lessons.missing)) % HELD_OUT == 0
     learned = lessons.only(~aside)
     first = learned.only(torch.arange(min(FROM, len(learned.missing))))
-    settings = ForesightSettings(system.experts, system.fingerprint, shortlist(first, system.experts))
+    settings = ForesightSettings(
+        system.experts,
+        system.fingerprint,
+        shortlist(first, system.experts),
+        judge=JUDGE,
+        judge_sha256=entry_of(JUDGE).sha256,
+    )
     network = fit(learned, settings, given.seed)
     scores = examine(network, lessons.only(aside), system.experts)
     write(

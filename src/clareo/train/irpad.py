@@ -7,7 +7,7 @@ that scale before it is read (`perceive.scale`), so both factors are learned at 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -48,7 +48,7 @@ class PromptMix:
 
 
 def training(options: Mapping[str, Any]) -> Training:
-    """Build the reader, with its loss: untrained, or as far as that of the run ``options.widen`` has come.
+    """Build the reader, with its loss: untrained, or as far as ``options.widen`` has come: "nano", or a run.
 
     ``options.turns`` shows every cut that many times, turned and mirrored: to look is cheaper than to damage.
     ``options.alignment`` weighs how near E(LR) should stay to E(HR) of a copy that stands still: E as it begins, or the
@@ -57,7 +57,7 @@ def training(options: Mapping[str, Any]) -> Training:
     settings = ReaderSettings.from_json(options.get("network", {}))
     reader, weight, teacher = NanoReader(settings), options.get("alignment", 0.0), options.get("teacher", "")
     if "widen" in options:
-        widen(reader, load_reader(options["widen"]))
+        _widen(reader, load_reader(options["widen"]))
     frozen = aligned_copy(load_reader(teacher).encoder if teacher else reader.encoder) if weight else None
     everything = nn.ModuleDict({"reader": reader} if frozen is None else {"reader": reader, "frozen": frozen})
     turns, mix = options.get("turns", 1), _mix(options)
@@ -69,10 +69,10 @@ def training(options: Mapping[str, Any]) -> Training:
     return Training(everything, reader, settings.to_json(), loss, examine=examine)
 
 
-def widen(reader: NanoReader, known: NanoReader) -> None:
-    """Take over what a reader without the ladder knows; its tokens are of one size, however many there are."""
-    if asdict(replace(known.settings, ladder=reader.settings.ladder)) != asdict(reader.settings):
-        msg = "options.widen: a reader of the same shape, with or without the ladder, can be widened"
+def _widen(reader: NanoReader, known: NanoReader) -> None:
+    """Take over what a reader knows, be it without the ladder: tokens are of one size, however many there are."""
+    if known.settings not in (reader.settings, replace(reader.settings, ladder=False)):
+        msg = f"options.widen: a reader of the same shape, with fewer readers at most, not {known.settings}"
         raise RecipeError(msg)
     reader.load_state_dict({**reader.state_dict(), **known.state_dict()})
 

@@ -10,9 +10,8 @@ doubt           its own error in this very step
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,6 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from clareo.checkpoints import load_run
 from clareo.degrade.degrees import together
 from clareo.degrade.recipes import degrade_tensor
 from clareo.degrade.recipes.draws import pick
@@ -28,11 +26,11 @@ from clareo.degrade.record import Record
 from clareo.errors import RecipeError
 from clareo.latents import enlarge
 from clareo.quality.blend import blended_score
-from clareo.quality.judge import KINDS, Judge, Judgement, JudgeSettings, build_judge
+from clareo.quality.judge import KINDS, Judge, Judgement, JudgeSettings, load_judge
 from clareo.system import Batch, Example, Lessons, Training, without_pairs
 from clareo.train.data import centre
 
-MARGIN = 0.3  # of the score, by which a clean photo should lie above what a restorer made of it
+MARGIN = 0.3  # of the score, by which a clean photo lies above what a restorer made of it, where it is so much better
 NO_PAIRS = "the judge learns from damage that it knows; nobody knows how much there is in the pairs of {}"
 
 
@@ -55,29 +53,30 @@ class JudgedMix:
 
 
 def training(options: Mapping[str, Any]) -> Training:
-    """Build the judge, with its loss: untrained, or as far as the one named by ``options.widen`` has come."""
+    """Build the judge, with its loss: untrained, or as far as the packaged one that ``options.widen`` names."""
     settings = JudgeSettings.from_json(options.get("network", {}))
     network = Judge(settings)
     if "widen" in options:
-        _widen(network, build_judge(load_run(Path(options["widen"]))))
+        _widen(network, load_judge(options["widen"]))
     return Training(
         network, network, settings.to_json(), partial(_loss, network), examine=partial(Examination, network)
     )
 
 
 def _widen(network: Judge, known: Judge) -> None:
-    """Take over what a judge with fewer readers knows; what the new ones say counts for nothing yet."""
-    if known.settings.channels != network.settings.channels or known.others:
-        msg = "options.widen: a judge of the same convolutions, without readers beside its spectrum, can be widened"
+    """Take over what a judge with fewer readers knows; of the new ones nothing is heard yet but in the norm of all."""
+    ours, added = network.settings, {"long_window": 0, "grid_width": 0, "ladder_width": 0, "score_width": 0}
+    if replace(ours, long_width=known.settings.long_width, **added) != known.settings:
+        msg = f"options.widen: only {known.settings} with more readers beside its spectrum is a wider one, not {ours}"
         raise RecipeError(msg)
     there, seen = known.state_dict(), known.before
-    added = network.weigh[1].in_features - known.weigh[1].in_features  # between what was pooled and the tones
+    extra = network.weigh[1].in_features - known.weigh[1].in_features  # between what was pooled and the tones
     norm, weights = (there.pop(f"weigh.{name}") for name in ("0.weight", "1.weight"))
     shift = there.pop("weigh.0.bias")
     there |= {
-        "weigh.0.weight": torch.cat([norm[:seen], norm.new_ones(added), norm[seen:]]),
-        "weigh.0.bias": torch.cat([shift[:seen], shift.new_zeros(added), shift[seen:]]),
-        "weigh.1.weight": torch.cat([weights[:, :seen], weights.new_zeros(len(weights), added), weights[:, seen:]], 1),
+        "weigh.0.weight": torch.cat([norm[:seen], norm.new_ones(extra), norm[seen:]]),
+        "weigh.0.bias": torch.cat([shift[:seen], shift.new_zeros(extra), shift[seen:]]),
+        "weigh.1.weight": torch.cat([weights[:, :seen], weights.new_zeros(len(weights), extra), weights[:, seen:]], 1),
     }
     network.load_state_dict({**network.state_dict(), **there})
 
@@ -104,7 +103,7 @@ def true_degrees(record: Record) -> torch.Tensor:
 
 
 def _loss(network: Judge, batch: Batch, rng: torch.Generator) -> dict[str, torch.Tensor]:
-    """Absolute error of the score, cross entropy of the degrees; and the doubt, which teaches nothing but itself."""
+    """Error and order of scores, cross entropy of degrees; and the doubt, which teaches nothing but itself."""
     del rng
     with torch.no_grad(), torch.autocast(batch.degraded.device.type, enabled=False):
         score = blended_score(batch.degraded, batch.reference)
@@ -112,12 +111,13 @@ def _loss(network: Judge, batch: Batch, rng: torch.Generator) -> dict[str, torch
     known = torch.isfinite(truth)
     failed = [place for place, recipe in enumerate(batch.prompts) if recipe == "failure"]
     said, clean = _parted(network(torch.cat([batch.degraded, batch.reference[failed]])), len(score))
+    margin = (5 - score[failed]).clamp_max(MARGIN)
     surprise = F.binary_cross_entropy(said.degrees.clamp(1e-4, 1 - 1e-4), truth.nan_to_num(), reduction="none")
     errors = torch.cat([(said.score - score).abs()[:, None], (said.degrees - truth.nan_to_num()).abs()], 1).detach()
     weighed = torch.cat([torch.ones_like(known[:, :1]), known], 1)
     return {
         "score": 0.5 * F.smooth_l1_loss(said.score, score, beta=0.3),
-        "order": 0.5 * F.relu(MARGIN - clean.score + said.score[failed]).sum() / len(score),
+        "order": 0.5 * F.relu(margin - clean.score + said.score[failed]).sum() / len(score),
         "degrees": (surprise * known).sum() / known.sum().clamp_min(1),
         "doubt": 0.1 * ((said.doubt - errors).square() * weighed).mean(),
     }

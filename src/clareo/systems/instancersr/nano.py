@@ -14,13 +14,14 @@ from clareo.backbones.dit_control import ControlledDiT, TransformerControl
 from clareo.backbones.dit_pixels import GREY, Finish, PixelDiT
 from clareo.backbones.prior import Told, check_prior, load_prior
 from clareo.diffusion.denoiser import Denoiser
+from clareo.diffusion.guidance import Guidance, guide
 from clareo.diffusion.process import DirectIteration
 from clareo.errors import UsageError
 from clareo.latents import JointLatent, PixelUnshuffle
 from clareo.system import System
 from clareo.systems.instancersr.model import Model, compose
 from clareo.systems.instancersr.settings import NanoSettings
-from clareo.types import Condition, Image, Latent
+from clareo.types import Image, Latent, Percept
 
 
 def build_nano(settings: NanoSettings) -> tuple[System, Model]:
@@ -37,32 +38,27 @@ def build_nano(settings: NanoSettings) -> tuple[System, Model]:
     others = {"transform": backbone.transform, **({} if prior is None else {"prior": prior})}
     system = compose(model, Denoiser(backbone, DirectIteration(), "clean"), others, settings)
     if isinstance(system.codec, JointLatent):
-        system = replace(
-            system, byproducts=partial(draw_map, system.denoiser, system.codec, model.side, seen_at_once(settings))
-        )
+        shown = partial(draw_map, replace(system, byproducts=None), system.codec, settings.dit.window * settings.side)
+        system = replace(system, byproducts=shown)
     return system, model
 
 
-def seen_at_once(settings: NanoSettings) -> int:
-    """Return how many pixels a side lie in one window of attention; 0: however many there are."""
-    return settings.dit.window * settings.side
+def draw_map(system: System, codec: JointLatent, within: int, latent: Latent) -> dict[str, Image]:
+    """Return the map of a restored photo; of one that is larger than ``within`` px, the map of the photo in small.
 
-
-def draw_map(denoiser: Denoiser, codec: JointLatent, side: int, window: int, latent: Latent) -> dict[str, Image]:
-    """Return the map of a restored photo; of one that is larger than a window, the map of the photo in small.
-
-    Colours are about the middle of the whole photo and its largest instance. Tokens of a window know nothing of others,
-    and would colour each as a photo of its own.
+    Colours are about the middle of the whole photo and its largest instance, and a window of attention sees so many
+    pixels: larger photos came in pieces, each coloured as a photo of its own. The photo in small is looked at once,
+    under the system's own guidance. 0: everything is seen at once.
     """
     photo = codec.decode(latent)
     height, width = photo.shape[-2:]
-    if not window or max(height, width) <= window:
+    if not within or max(height, width) <= within:
         return {"map": codec.decode_map(latent)}
-    share = window / max(height, width)
+    share, side = within / max(height, width), system.multiple
     small = [max(1, round(extent * share / side)) * side for extent in (height, width)]
     shrunk = F.interpolate(photo, small, mode="bicubic", antialias=True).clamp(0, 1)
-    seen = Condition(control=codec.codec.encode(shrunk))
-    drawn = codec.decode_map(denoiser(codec.encode(shrunk), torch.ones(len(shrunk), device=shrunk.device), seen))
+    denoise = guide(system.denoiser, system.condition(shrunk, Percept()), Guidance(system.weights))
+    drawn = codec.decode_map(denoise(codec.encode(shrunk), torch.ones(1, device=shrunk.device)))
     return {"map": F.interpolate(drawn, (height, width), mode="bilinear").clamp(0, 1)}
 
 

@@ -55,6 +55,8 @@ Differs from the paper (nano preset):
 - Words have a closed vocabulary (`perceive.conversation`), and start and end with the same marks wherever they stand.
 - A wish that names some of what is wrong is learned from photos on which the rest was done again. Some plans are a
   person's: obeyed, and not learned to be said.
+- The gist of what was seen and said, the mean of its hidden states, is added to every token of the photo: hundreds of
+  tokens attend to one another, and the few that know that all is dark would hardly be heard.
 - One step where nobody asks for more.
 """
 

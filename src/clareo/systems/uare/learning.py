@@ -181,9 +181,9 @@ def told(
     known = torch.where(
         dropped, model.backbone.remember_nothing(degraded, start), model.backbone.remember(degraded, start)
     )
-    hidden = torch.zeros(len(wanted), reading.layout.length, dtype=torch.bool, device=device)
-    hidden[:, reading.words] = drops.text.to(device)[:, None]
-    context = reading.context.without(hidden).door()[wanted.to(device)]
+    unseen = torch.zeros(len(wanted), reading.layout.length, dtype=torch.bool, device=device)
+    unseen[:, reading.words] = drops.text.to(device)[:, None]
+    context = reading.context.without(unseen).door()[wanted.to(device)]
     percepts = [
         Percept() if mute else Percept(prompt=telling.ask, caption=telling.answer)
         for telling, mute in zip(tellings, drops.text.tolist(), strict=True)
