@@ -62,7 +62,7 @@ class Context:
     def of(door: torch.Tensor, settings: MoTSettings) -> Context:
         """Unpack what `door` packed."""
         shape = (2, settings.depth, settings.groups, settings.head)
-        remembered, hidden, there = door.split([math.prod(shape), settings.width, 1], dim=-1)
+        remembered, hidden, there = torch.split(door, [math.prod(shape), settings.width, 1], dim=-1)
         keys, values = remembered.reshape(*door.shape[:2], *shape).permute(2, 0, 3, 4, 1, 5)
         return Context(keys, values, hidden, there[..., 0] > 0.5)
 

@@ -77,7 +77,8 @@ def _scene(height: int, width: int) -> torch.Tensor:
     rows, columns = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None]
     frequency = torch.hypot(rows, columns).clamp_min(1 / max(height, width))
     drawn = torch.fft.irfft2(torch.fft.rfft2(torch.randn(height, width, generator=rng)) / frequency, s=(height, width))
-    return (0.5 + CONTRAST * drawn / drawn.std()).clamp(0, 1)[None]
+    scene: torch.Tensor = (0.5 + CONTRAST * drawn / drawn.std()).clamp(0, 1)[None]
+    return scene
 
 
 def _gradients(photo: torch.Tensor) -> float:

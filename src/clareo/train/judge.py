@@ -65,13 +65,14 @@ def training(options: Mapping[str, Any]) -> Training:
 
 def _widen(network: Judge, known: Judge) -> None:
     """Take over what a judge with fewer readers knows; of the new ones nothing is heard yet but in the norm of all."""
-    ours, added = network.settings, {"long_window": 0, "grid_width": 0, "ladder_width": 0, "score_width": 0}
-    if replace(ours, long_width=known.settings.long_width, **added) != known.settings:
-        msg = f"options.widen: only {known.settings} with more readers beside its spectrum is a wider one, not {ours}"
+    ours, theirs = network.settings, known.settings
+    plain = replace(ours, long_window=0, long_width=theirs.long_width, grid_width=0, ladder_width=0, score_width=0)
+    if plain != theirs:
+        msg = f"options.widen: only {theirs} with more readers beside its spectrum is a wider one, not {ours}"
         raise RecipeError(msg)
     there, seen = known.state_dict(), known.before
-    extra = network.weigh[1].in_features - known.weigh[1].in_features  # between what was pooled and the tones
     norm, weights = (there.pop(f"weigh.{name}") for name in ("0.weight", "1.weight"))
+    extra = len(network.state_dict()["weigh.0.weight"]) - len(norm)  # between what was pooled and the tones
     shift = there.pop("weigh.0.bias")
     there |= {
         "weigh.0.weight": torch.cat([norm[:seen], norm.new_ones(extra), norm[seen:]]),
