@@ -157,18 +157,20 @@ def load_reader_nano() -> NanoReader:
 
 
 def load_reader(preset: str = "nano") -> NanoReader:
-    """Load the packaged reader, or the one of a training run."""
-    if preset == "nano":
-        return load_reader_nano()
-    return build_reader(load_run(find(preset)))
+    """Load the packaged reader, an earlier one by its name, or the one of a training run."""
+    return load_reader_nano() if preset == "nano" else build_reader(_checkpoint(preset))
 
 
 def load_vision(preset: str = "nano") -> ReaderVision:
-    """Load what the packaged reader sees, or that of a training run."""
+    """Load what the packaged reader sees, or that of another one, likewise."""
     if preset == "nano":
         return ready(ReaderVision(load_reader_nano(), entry_of(NAME).sha256))
-    checkpoint = load_run(find(preset))
+    checkpoint = _checkpoint(preset)
     return ready(ReaderVision(build_reader(checkpoint), checkpoint.sha256))
+
+
+def _checkpoint(preset: str) -> Checkpoint:
+    return load_packaged(preset) if preset in packaged() else load_run(find(preset))
 
 
 def build_reader(checkpoint: Checkpoint) -> NanoReader:

@@ -8,6 +8,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from clareo.checkpoints import packaged
 from clareo.devices import choose_device
 from clareo.errors import UnknownNameError
 from clareo.perceive import reader, tagger
@@ -69,9 +70,13 @@ def find_captioner(name: str, ask: Ask = instruction) -> Captioner:
     return named(name, "captioner", captioners(ask))
 
 
-def find_vision(name: str) -> TaggerVision | ReaderVision:
-    """Find who looks by name, as `VISIONS` lists them: a tagger sees content, a reader of degradations damage."""
-    return named(name, "vision", VISIONS)
+def find_vision(name: str, sha256: str = "") -> TaggerVision | ReaderVision:
+    """Find who looks by name, as `VISIONS` lists them: a tagger sees content, a reader of degradations damage.
+
+    Who leaned on a packaged reader while training finds it by its ``sha256``, also after a later one took its name.
+    """
+    same = [entry.name for entry in packaged().values() if (entry.system, entry.sha256) == (name, sha256)]
+    return named(f"{name}:{same[0]}" if same else name, "vision", VISIONS)
 
 
 def named(name: str, kind: str, known: Mapping[str, Source[Observer]]) -> Observer:

@@ -32,7 +32,7 @@ def build_nano(settings: NanoSettings) -> tuple[System, nn.ModuleDict, Doors]:
     """Compose the nano preset on the packaged prior; return it with what is trained, and its doors."""
     check_prior(settings.prior, settings.prior_sha256)
     describer = Describer(find_tagger(settings.tags), find_captioner(settings.captions))
-    vision = find_vision(settings.vision) if settings.attend_image else None
+    vision = find_vision(settings.vision, settings.vision_sha256) if settings.attend_image else None
     if vision is not None:
         check_same(f"vision ({settings.vision})", settings.vision_sha256, vision.sha256)
     return compose_nano(load_prior(settings.prior), vision, describer, settings)
