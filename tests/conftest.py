@@ -29,6 +29,14 @@ settings.register_profile(
 settings.load_profile("clareo")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def same_precision_everywhere() -> Iterator[None]:
+    """Let "auto" be fp32 whatever the machine: tests that are about bf16 ask for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("clareo.devices.has_fast_bf16", lambda _: False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def astronaut() -> NDArray[np.uint8]:
     """A photo of the public domain that scikit-image carries: (128, 160, 3)."""

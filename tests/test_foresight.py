@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 from skimage import data
 
 from clareo.bench.planning import Forest
-from clareo.checkpoints import load_checkpoint
-from clareo.errors import UsageError
-from clareo.planning.foresight import ForesightSettings, build_foresight
+from clareo.checkpoints import entry_of, load_checkpoint
+from clareo.errors import CheckpointError, UsageError
+from clareo.planning.foresight import ForesightNetwork, ForesightSettings, build_foresight
 from clareo.system import System
 from clareo.train import foresight as learning
-from clareo.train.foresight import ROUNDING, Lessons, every_gain, examine, fit, shortlist
+from clareo.train.foresight import ROUNDING, Lessons, every_gain, examine, fit, shortlist, write
 
 EXPERTS = ("a", "b", "c")
 
@@ -111,3 +111,14 @@ def test_the_command_makes_a_checkpoint(folder: Path, unires: System, tmp_path: 
     lessons = load_file(out.with_suffix(".lessons.safetensors"))
     blend = Forest(out.with_suffix(".lessons.safetensors"), unires.experts).blend(lessons["features"][0])
     assert sum(blend.values()) == pytest.approx(1)
+
+
+def test_another_judge_than_the_lessons_were_told_by_is_refused(tmp_path: Path, unires: System) -> None:
+    settings = ForesightSettings(unires.experts, unires.fingerprint, judge_sha256=entry_of("judge-nano").sha256)
+    network = ForesightNetwork(settings)
+    write(network, settings, tmp_path / "same.safetensors", "", {})
+    assert build_foresight(load_checkpoint(tmp_path / "same.safetensors")).settings == settings
+    other = replace(settings, judge_sha256="0" * 64)
+    write(network, other, tmp_path / "other.safetensors", "", {})
+    with pytest.raises(CheckpointError, match="another judge-nano"):
+        build_foresight(load_checkpoint(tmp_path / "other.safetensors"))

@@ -213,8 +213,8 @@ MORE: dict[str, Any] = {"long_window": 128, "long_width": 8, "grid_width": 8, "l
 
 
 def test_a_wider_judge_keeps_what_the_known_one_has_learned(shared_photos: torch.Tensor) -> None:
-    known = load_judge("judge-nano-1")
-    wide = judge_training({"network": MORE, "widen": "judge-nano-1"}).trained
+    known = load_judge()
+    wide = judge_training({"network": MORE, "widen": "judge-nano"}).trained
     inner, before = wide.weigh[1].weight, known.before
     with torch.no_grad():
         assert torch.equal(wide.look(shared_photos[:2])[0], known.look(shared_photos[:2])[0])
@@ -231,7 +231,7 @@ def test_a_wider_judge_keeps_what_the_known_one_has_learned(shared_photos: torch
 )
 def test_only_a_judge_of_the_same_shape_is_widened(changes: dict[str, Any]) -> None:
     with pytest.raises(RecipeError, match="with more readers"):
-        judge_training({"network": {**MORE, **changes}, "widen": "judge-nano-1"})
+        judge_training({"network": {**MORE, **changes}, "widen": "judge-nano"})
 
 
 @pytest.mark.parametrize("size", [(64, 64), (65, 113), (300, 70)])

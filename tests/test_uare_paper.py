@@ -179,6 +179,8 @@ def test_the_autoencoder_is_diffusers_one_with_fluxs_constants(folder: Path) -> 
     raw = vae.encode(photo * 2 - 1).latent_dist.mode()
     assert torch.allclose(VAE(vae).encode(photo), 0.3611 * (raw - 0.1159))
     assert torch.allclose(VAE(vae).decode(VAE(vae).encode(photo)), vae.decode(raw).sample / 2 + 0.5, atol=1e-5)
+    halves = VAE(vae).encode(photo).bfloat16()  # what a walk in half precision ends with
+    assert torch.equal(VAE(vae).decode(halves), VAE(vae).decode(halves.float()))
 
 
 # --- the folder ------------------------------------------------------------------------------------------------------

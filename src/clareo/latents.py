@@ -92,6 +92,7 @@ class VAE:
 
     def decode(self, latent: Latent) -> Image:
         """Invert the shift and the scale, decode, and go back to [0, 1]."""
+        latent = latent.to(next(self.vae.parameters()).dtype)  # a walk in half precision ends with halves
         image: Image = self.vae.decode(latent / self.vae.config.scaling_factor + self._shift).sample
         pixels: Image = image / 2 + 0.5
         return pixels
