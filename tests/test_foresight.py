@@ -114,7 +114,8 @@ def test_the_command_makes_a_checkpoint(folder: Path, unires: System, tmp_path: 
 
 
 def test_another_judge_than_the_lessons_were_told_by_is_refused(tmp_path: Path, unires: System) -> None:
-    settings = ForesightSettings(unires.experts, unires.fingerprint, judge_sha256=entry_of("judge-nano").sha256)
+    known = entry_of("judge-nano")
+    settings = ForesightSettings(unires.experts, unires.fingerprint, judge=known.name, judge_sha256=known.sha256)
     network = ForesightNetwork(settings)
     write(network, settings, tmp_path / "same.safetensors", "", {})
     assert build_foresight(load_checkpoint(tmp_path / "same.safetensors")).settings == settings

@@ -15,14 +15,16 @@ import torch
 from numpy.typing import NDArray
 
 import clareo
+from clareo.checkpoints import load_checkpoint
 from clareo.degrade import failures
 from clareo.degrade.recipes import judged
 from clareo.degrade.record import Record
 from clareo.errors import PhotoError, RecipeError, UsageError
 from clareo.quality.blend import blended_score
-from clareo.quality.judge import KINDS, Judge, JudgeSettings, judge, load_judge, windows
+from clareo.quality.judge import KINDS, Judge, JudgeSettings, build_judge, judge, load_judge, windows
 from clareo.quality.report import describe, drift
 from clareo.system import Batch
+from clareo.train.export import write_checkpoint
 from clareo.train.judge import JudgedMix, draw_example, spearman, true_degrees
 from clareo.train.judge import training as judge_training
 
@@ -115,6 +117,27 @@ def test_truth_comes_from_the_record(shared_photos: torch.Tensor) -> None:
     assert bool(torch.isnan(failed.truth["degrees"]).all())
     soft = Record(tuple(judged.AT["defocus"](np.random.default_rng(3), (128, 128), 0.5)))
     assert float(true_degrees(soft)[KINDS.index("defocus")]) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "ordered_before", "ordered_after"),
+    [("clean", False, True), ("judged-single", False, False), ("failure", True, True)],
+)
+def test_a_last_coding_comes_on_top(
+    recipe: str, ordered_before: bool, ordered_after: bool, shared_photos: torch.Tensor
+) -> None:
+    before, after = (
+        draw_example(shared_photos[0], np.random.default_rng(4), JudgedMix({recipe: 1.0}, coded)) for coded in (0, 1)
+    )
+    jpeg = KINDS.index("jpeg")
+    said, told = (made.truth["degrees"] for made in (before, after))
+    assert not torch.equal(before.degraded, after.degraded)
+    assert (before.truth["ordered"], after.truth["ordered"]) == (ordered_before, ordered_after)
+    if recipe == "failure":
+        assert bool(torch.isnan(told).all())  # what else a restorer did is as unknown as before
+    else:
+        assert told[jpeg] > said[jpeg]
+        assert torch.equal(torch.cat([said[:jpeg], said[jpeg + 1 :]]), torch.cat([told[:jpeg], told[jpeg + 1 :]]))
 
 
 def test_spearman_is_scipys() -> None:
@@ -212,9 +235,20 @@ SMALL = JudgeSettings(channels=(8, 8, 8), blocks=(1, 1, 1), spectral=(4, 4, 4), 
 MORE: dict[str, Any] = {"long_window": 128, "long_width": 8, "grid_width": 8, "ladder_width": 8, "score_width": 16}
 
 
-def test_a_wider_judge_keeps_what_the_known_one_has_learned(shared_photos: torch.Tensor) -> None:
-    known = load_judge()
-    wide = judge_training({"network": MORE, "widen": "judge-nano"}).trained
+@pytest.fixture
+def narrow(same_start: None, tmp_path: Path) -> str:
+    """Write a judge with none of the further readers, which says something else of every photo."""
+    del same_start
+    network = Judge(JudgeSettings())
+    for layer in (network.weigh[1], network.answer):
+        torch.nn.init.normal_(layer.weight, std=0.1)
+    settings = network.settings.to_json()
+    return str(write_checkpoint(network, tmp_path / "narrow.safetensors", system="judge", settings=settings, recipe=""))
+
+
+def test_a_wider_judge_keeps_what_the_known_one_has_learned(narrow: str, shared_photos: torch.Tensor) -> None:
+    known = build_judge(load_checkpoint(Path(narrow)))
+    wide = judge_training({"network": MORE, "widen": narrow}).trained
     inner, before = wide.weigh[1].weight, known.before
     with torch.no_grad():
         assert torch.equal(wide.look(shared_photos[:2])[0], known.look(shared_photos[:2])[0])
@@ -229,9 +263,9 @@ def test_a_wider_judge_keeps_what_the_known_one_has_learned(shared_photos: torch
 @pytest.mark.parametrize(
     "changes", [{"channels": (64, 128, 160)}, {"blocks": (1, 2, 2)}, {"width": 96}, {"window": 32}]
 )
-def test_only_a_judge_of_the_same_shape_is_widened(changes: dict[str, Any]) -> None:
+def test_only_a_judge_of_the_same_shape_is_widened(changes: dict[str, Any], narrow: str) -> None:
     with pytest.raises(RecipeError, match="with more readers"):
-        judge_training({"network": {**MORE, **changes}, "widen": "judge-nano"})
+        judge_training({"network": {**MORE, **changes}, "widen": narrow})
 
 
 @pytest.mark.parametrize("size", [(64, 64), (65, 113), (300, 70)])
@@ -260,7 +294,8 @@ def test_a_spoiled_photo_is_put_below_the_clean_one_it_was_made_of(shared_photos
     worse = failures.oversharpen(clean, torch.Generator(), 1.2, 3.0)
 
     def order(*recipes: str) -> float:
-        truth = {"degrees": torch.full((4, len(KINDS)), torch.nan)}
+        ordered = torch.tensor([recipe == "failure" for recipe in recipes])
+        truth = {"degrees": torch.full((4, len(KINDS)), torch.nan), "ordered": ordered}
         batch = Batch(clean, worse, list(recipes), 1.0, truth=truth)
         return float(training.loss(batch, torch.Generator())["order"].detach())
 

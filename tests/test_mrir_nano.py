@@ -162,7 +162,7 @@ def test_eyes_that_see_the_damage_are_known_by_their_file(build: Make, learn: Ma
         )
     assert sharp is not None
     assert noisy is not None
-    assert sharp.shape == (1, 76, 16)
+    assert sharp.shape == (1, 80, 16)
     assert not torch.allclose(sharp, noisy, atol=1e-3)
     with pytest.raises(CheckpointError, match="another vision"):
         build(vision="nano", vision_sha256=made.settings["vision_sha256"])

@@ -114,7 +114,7 @@ class NanoReader(nn.Module):
 
 
 class ReaderVision(nn.Module):
-    """What a reader sees of a photo, in place of CLIP's tower: tokens (B, 76, 128) of its middle, at its own scale."""
+    """What a reader sees of a photo, in place of CLIP's tower: tokens (B, 80, 128) of its middle, at its own scale."""
 
     def __init__(self, reader: NanoReader, sha256: str = "") -> None:
         super().__init__()

@@ -90,7 +90,7 @@ class ForesightSettings:
     shortlist: tuple[Mapping[str, float], ...] = ()  # blends that were best most often
     width: int = 96
     members: int = 4  # networks whose answers are averaged
-    judge: str = "judge-nano"  # a packaged checkpoint, whose words the lessons were told: of another one they mean less
+    judge: str = "judge-nano-1"  # a packaged checkpoint, whose words the lessons were told: another's mean less
     judge_sha256: str = ""
 
     @property

@@ -15,7 +15,7 @@ from clareo.quality.reference import ms_ssim
 from clareo.types import Assessment, Image, Verdict
 
 NAMED = 0.12  # degrees below this are not worth a word
-RARE = {"rain": 0.45, "raindrop": 0.45, "haze": 0.25}  # weather is rare in photos, not in what the judge learned from
+RARE = {"rain": 0.55, "raindrop": 0.55, "haze": 0.45}  # weather is rare in photos, not in what the judge learned from
 TIE = 0.1  # scores that differ by less are the same to a person
 DRIFT = 4.0  # points that a candidate loses that has nothing in common with the photo it was made from
 LEVELS = ((4.5, "excellent"), (3.75, "good"), (2.75, "fair"), (1.75, "poor"), (0.0, "bad"))

@@ -2,7 +2,7 @@
 
 what            from
 score           `quality.blend`, of the damaged crop against the clean one
-order           what a restorer spoiled lies below the clean photo it spoiled
+order           what a restorer spoiled, or only a codec, lies below the clean photo it was made of
 degrees         the record of the damage; unknown after a failed restoration
 doubt           its own error in this very step
 """
@@ -19,24 +19,30 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from clareo.checkpoints import find, load_run
 from clareo.degrade.degrees import together
 from clareo.degrade.recipes import degrade_tensor
 from clareo.degrade.recipes.draws import pick
+from clareo.degrade.recipes.judged import AT
 from clareo.degrade.record import Record
 from clareo.errors import RecipeError
 from clareo.latents import enlarge
 from clareo.quality.blend import blended_score
-from clareo.quality.judge import KINDS, Judge, Judgement, JudgeSettings, load_judge
+from clareo.quality.judge import KINDS, Judge, Judgement, JudgeSettings, build_judge
 from clareo.system import Batch, Example, Lessons, Training, without_pairs
 from clareo.train.data import centre
 
-MARGIN = 0.3  # of the score, by which a clean photo lies above what a restorer made of it, where it is so much better
+MARGIN = 0.3  # of the score, by which a clean photo lies above what was made of it, where it is so much better
 NO_PAIRS = "the judge learns from damage that it knows; nobody knows how much there is in the pairs of {}"
 
 
 @dataclass(frozen=True)
 class JudgedMix:
-    """Which recipes a sample is drawn from, and how often."""
+    """Which recipes a sample is drawn from, and how often; and how often the photo is coded once more after that.
+
+    Whether a photo was coded must not tell what else is wrong with it: a judge that sees the codec's table, and was
+    shown most such photos with nothing else wrong, says that nothing else is.
+    """
 
     recipes: Mapping[str, float] = field(
         default_factory=lambda: {
@@ -50,17 +56,20 @@ class JudgedMix:
             "failed-restoration": 0.06,
         }
     )
+    coded: float = 0.0  # of all samples: a last JPEG, drawn apart from all else
 
 
 def training(options: Mapping[str, Any]) -> Training:
-    """Build the judge, with its loss: untrained, or as far as the packaged one that ``options.widen`` names."""
+    """Build the judge, with its loss: untrained, or as far as that of the run ``options.widen``.
+
+    ``options.order`` weighs the order of photos and what was made of them.
+    """
     settings = JudgeSettings.from_json(options.get("network", {}))
     network = Judge(settings)
     if "widen" in options:
-        _widen(network, load_judge(options["widen"]))
-    return Training(
-        network, network, settings.to_json(), partial(_loss, network), examine=partial(Examination, network)
-    )
+        _widen(network, build_judge(load_run(find(options["widen"]), "judge")))
+    loss = partial(_loss, network, options.get("order", 0.5))
+    return Training(network, network, settings.to_json(), loss, examine=partial(Examination, network))
 
 
 def _widen(network: Judge, known: Judge) -> None:
@@ -91,8 +100,13 @@ def draw_example(clean: torch.Tensor, rng: np.random.Generator, mix: JudgedMix) 
     """Damage a crop, and say how much of which kind."""
     recipe = pick(rng, mix.recipes)
     made = degrade_tensor(clean, recipe, int(rng.integers(2**31)))
-    degraded = enlarge(made.tensor, (clean.shape[-2], clean.shape[-1]))
-    return Example(clean, degraded, recipe, {"degrees": true_degrees(made.record)})
+    degraded, record = enlarge(made.tensor, (clean.shape[-2], clean.shape[-1])), made.record
+    ordered = recipe == "failure"
+    if mix.coded and rng.random() < mix.coded:
+        last = Record(tuple(AT["jpeg"](rng, (clean.shape[-2], clean.shape[-1]), float(rng.uniform(0.05, 1)))))
+        degraded, record = last.apply(degraded), replace(record, steps=(*record.steps, *last.steps))
+        ordered |= recipe == "clean"
+    return Example(clean, degraded, recipe, {"degrees": true_degrees(record), "ordered": torch.tensor(ordered)})
 
 
 def true_degrees(record: Record) -> torch.Tensor:
@@ -103,22 +117,22 @@ def true_degrees(record: Record) -> torch.Tensor:
     return torch.tensor([degrees.get(kind, 0.0) for kind in KINDS])
 
 
-def _loss(network: Judge, batch: Batch, rng: torch.Generator) -> dict[str, torch.Tensor]:
+def _loss(network: Judge, weight: float, batch: Batch, rng: torch.Generator) -> dict[str, torch.Tensor]:
     """Error and order of scores, cross entropy of degrees; and the doubt, which teaches nothing but itself."""
     del rng
     with torch.no_grad(), torch.autocast(batch.degraded.device.type, enabled=False):
         score = blended_score(batch.degraded, batch.reference)
     truth = batch.truth["degrees"]
     known = torch.isfinite(truth)
-    failed = [place for place, recipe in enumerate(batch.prompts) if recipe == "failure"]
-    said, clean = _parted(network(torch.cat([batch.degraded, batch.reference[failed]])), len(score))
-    margin = (5 - score[failed]).clamp_max(MARGIN)
+    below = batch.truth["ordered"]
+    said, clean = _parted(network(torch.cat([batch.degraded, batch.reference[below]])), len(score))
+    margin = (5 - score[below]).clamp_max(MARGIN)
     surprise = F.binary_cross_entropy(said.degrees.clamp(1e-4, 1 - 1e-4), truth.nan_to_num(), reduction="none")
     errors = torch.cat([(said.score - score).abs()[:, None], (said.degrees - truth.nan_to_num()).abs()], 1).detach()
     weighed = torch.cat([torch.ones_like(known[:, :1]), known], 1)
     return {
         "score": 0.5 * F.smooth_l1_loss(said.score, score, beta=0.3),
-        "order": 0.5 * F.relu(margin - clean.score + said.score[failed]).sum() / len(score),
+        "order": weight * F.relu(margin - clean.score + said.score[below]).sum() / len(score),
         "degrees": (surprise * known).sum() / known.sum().clamp_min(1),
         "doubt": 0.1 * ((said.doubt - errors).square() * weighed).mean(),
     }
