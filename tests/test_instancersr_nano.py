@@ -490,7 +490,7 @@ def test_who_draws_the_truth_passes(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(exam, "_sit", knows)
     for row in exam.take(build()):
-        assert row["map IoU"] > 0.75  # two things of one colour that touch are read as one
+        assert row["map IoU"] > 0.7  # two things of one colour that touch are read as one
         assert row["affinity"] == 1.0
         assert row["border mIoU 1"] == 1.0
 

@@ -104,6 +104,25 @@ def test_branches_fit_together(photo: torch.Tensor) -> None:
     assert out.plan.weights == pytest.approx({"instructed": 3.0, "wordless": -1.5, "sightless": -0.5})
 
 
+def test_a_curve_for_the_whole_photo_comes_of_what_was_seen_and_said(photo: torch.Tensor) -> None:
+    system, model = build(base="photo")
+    with torch.no_grad():
+        model.backbone.light[-1].weight.normal_(std=0.05, generator=torch.Generator().manual_seed(0))
+    canvas = photo[..., :64, :96]
+    latent, door = system.codec.encode(canvas), system.condition(canvas, TOLD)["instructed"]
+    with torch.no_grad():
+        made = system.codec.decode(system.denoiser(latent, torch.ones(1), door))
+        assert door.image is not None
+        empty = replace(door, image=torch.cat([door.image[..., :-1], torch.zeros_like(door.image[..., -1:])], -1))
+        silent = system.codec.decode(system.denoiser(latent, torch.ones(1), empty))
+    assert torch.equal(silent, canvas)  # nobody saw or said anything
+    assert float((made - canvas).abs().mean()) > 1e-3
+    for before, after in zip(canvas[0].flatten(1), made[0].flatten(1), strict=True):  # equal colours stay equal
+        levels, places = before.unique(return_inverse=True)
+        means = torch.zeros_like(levels).scatter_reduce_(0, places, after, "mean", include_self=False)
+        torch.testing.assert_close(means[places], after, atol=1e-5, rtol=0)
+
+
 def test_a_closed_door_is_told() -> None:
     _, model = build()
     with pytest.raises(ValueError, match="needs a photo"):

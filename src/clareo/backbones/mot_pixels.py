@@ -2,7 +2,8 @@
 
 A token is 8 x 8 px. Of each the generation expert says a correction, in the coefficients of its blocks, how much of the
 prior's own change is taken back, and a curve: light and haze change everything at once, and a few roots of a colour say
-more about that than thousands of coefficients. Untrained it returns what the prior says, to the bit.
+more about that than thousands of coefficients. A curve for the whole photo comes straight from the gist of what was
+seen and said: whoever saw and heard nothing draws none. Untrained it returns what the prior says, to the bit.
 
     concat   keys and values of the clean latent, and where each token lies in its window
     image    keys and values of views and words, and their gist (`mot_context`)
@@ -53,6 +54,7 @@ class PixelMoT(nn.Module):
         self.enter = nn.Linear(2 * COEFFICIENTS, width)
         self.time = TimeEmbedding(width, late=0)
         self.brief = nn.Linear(width, width)
+        self.light = _light(width)
         self.leave = zeroed(nn.Linear(width, COEFFICIENTS + GATES))
         self.finish = Finish(3 * BLOCK**2, 1)
         for layer in (self.time.first, self.time.second):
@@ -61,7 +63,7 @@ class PixelMoT(nn.Module):
 
     def trained(self) -> nn.ModuleDict:
         """Return what learns."""
-        names = ("mot", "enter", "time", "brief", "leave", "finish")
+        names = ("mot", "enter", "time", "brief", "light", "leave", "finish")
         return nn.ModuleDict({name: self.get_submodule(name) for name in names})
 
     def forward(self, x: Latent, t: torch.Tensor, condition: Condition) -> Latent:
@@ -72,10 +74,11 @@ class PixelMoT(nn.Module):
         clean, phase = self._recalled(condition.concat)
         base = self.base(x, t, condition.text)
         context = Context.of(condition.image, self.mot.settings)
-        place = Place(NOISED, _first(phase), context, clean)
-        tokens = self._tokens(x, base, phase, t) + self.brief(context.gist())[:, None, None]
+        place, gist = Place(NOISED, _first(phase), context, clean), context.gist()
+        tokens = self._tokens(x, base, phase, t) + self.brief(gist)[:, None, None]
         said = self.leave(pass_windows(self.mot, tokens, place, self.window)[0])
-        return base + self._change(x, base, said.permute(0, 3, 1, 2).float())
+        light = t[:, None] * self.light(gist).float()  # of what is wrong with the photo, x_t has the share t
+        return base + self._change(x, base, said.permute(0, 3, 1, 2).float(), light)
 
     def base(self, x: Latent, t: torch.Tensor, text: torch.Tensor) -> Latent:
         """Return what the prior makes of x_t; without one, x_t."""
@@ -120,14 +123,21 @@ class PixelMoT(nn.Module):
     def _changed(self, x: Latent, base: Latent) -> torch.Tensor:
         return _scaled(self.transform(_fine(base.detach() - x)), CHANGED)
 
-    def _change(self, x: Latent, base: Latent, said: torch.Tensor) -> Latent:
-        """Turn what is said of tokens, (B, 192 + 13, h, w), into what is added to the prior's estimate."""
+    def _change(self, x: Latent, base: Latent, said: torch.Tensor, light: torch.Tensor) -> Latent:
+        """Turn what is said of tokens, (B, 205, h, w), and of the whole, (B, 12), into what is added to the prior's."""
         corrections, gates = said[:, :COEFFICIENTS], said[:, COEFFICIENTS:]
         blocks = _per_colour(self.finish(_fine(corrections)))
         added = self.transform.inverse(blocks * gains(blocks, ADDED))
         smooth = F.interpolate(gates, scale_factor=SIDE // BLOCK, mode="bilinear", align_corners=False)
         fine, found = _fine(base), _fine(base - x)
-        return _coarse(added + smooth[:, -1:] * found + CURVED * _curved(fine, smooth[:, :-1]))
+        curves = CURVED * smooth[:, :-1] + light[..., None, None]
+        return _coarse(added + smooth[:, -1:] * found + _curved(fine, curves))
+
+
+def _light(width: int) -> nn.Sequential:
+    """Build what draws a curve for the whole photo; without biases, so that nothing comes of nothing."""
+    first, last = nn.Linear(width, width, bias=False), nn.Linear(width, 3 * CURVE, bias=False)
+    return nn.Sequential(nn.LayerNorm(width, bias=False), first, nn.SiLU(), zeroed(last))
 
 
 def _first(phase: torch.Tensor) -> Grid:

@@ -26,7 +26,7 @@ from clareo.perceive.regions import Labels, as_masks, calmed, components, renumb
 DARKEST = 0.4  # value of the smallest instance: as far from black as from the largest, or so
 MAJORITY = 0.5  # share of a token that its instance covers at least
 LEAST, MOST = 0.5, 1.5  # targets of the instance-scale loss
-NEAR = 0.14  # how far from the colour of its instance a painted pixel may be
+NEAR = 0.17  # how far from the colour of its instance a painted pixel may be
 FLAT = 0.2  # how far colours may be apart within 3 x 3 px of the inside of an instance
 SPECK = 0.004  # share of the photo that an instance fills at least, where it is read back
 CALM = 5  # px of the window in which the majority decides
@@ -150,12 +150,17 @@ def _area_ranks(areas: torch.Tensor) -> torch.Tensor:
 def instances_of(painted: torch.Tensor) -> torch.Tensor:
     """(3, H, W), about [0, 1], as a network painted it -> masks (N, H, W) bool that do not overlap, large ones first.
 
-    Parts of one colour that do not touch are separate.
+    Parts of one colour that do not touch are separate. Soft edges run through darker colours that are nobody's: half of
+    the brightness is taken out, and what is as dark as the background belongs to that.
     """
     picture = _median(painted.detach().float().cpu().clamp(0, 1))
-    pixels = picture.permute(1, 2, 0).reshape(-1, 3)
-    labels = _nearest(pixels, _colours(_flat_parts(picture), len(pixels))).view(picture.shape[1:])
-    return as_masks(_large_parts(calmed(labels, CALM).numpy()))  # edges run through colours that are nobody's
+    value = picture.amax(0)
+    lit = value > DARKEST / 2
+    even = (picture + picture / value.clamp_min(DARKEST / 2)) / 2 * lit
+    pixels = even.permute(1, 2, 0).reshape(-1, 3)
+    labels = _nearest(pixels, _colours(_flat_parts(even), len(pixels))).view(lit.shape)
+    labels[~lit] = NOBODY
+    return as_masks(_large_parts(calmed(labels, CALM).numpy()))
 
 
 def _median(picture: torch.Tensor) -> torch.Tensor:

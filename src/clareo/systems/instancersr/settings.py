@@ -78,7 +78,7 @@ class NanoSettings(Settings):
     prior: str = "unires-nano"  # a packaged checkpoint; nothing: the transformer restores photos alone
     prior_sha256: str = ""  # of the file that was leaned on while training; another one would not do
     prior_words: str = "Super-resolution"  # what the prior is told: of its prompts the best single one here
-    denoise: float = 50.0  # weight of the L1 of the photo: with 1, what tokens carry is all about maps and the teacher
+    denoise: float = 5.0  # weight of the L1 of the photo: ten times as much drowns the map
     mapped: float = 10.0  # weight of the squared error of the map
     preset: str = "nano"
 

@@ -56,7 +56,8 @@ Differs from the paper (nano preset):
 - A wish that names some of what is wrong is learned from photos on which the rest was done again. Some plans are a
   person's: obeyed, and not learned to be said.
 - The gist of what was seen and said, the mean of its hidden states, is added to every token of the photo: hundreds of
-  tokens attend to one another, and the few that know that all is dark would hardly be heard.
+  tokens attend to one another, and the few that know that all is dark would hardly be heard. And it draws a curve for
+  the whole photo, which is most of what there is to do about light and haze.
 - One step where nobody asks for more.
 """
 
