@@ -41,7 +41,7 @@ def test_answers_are_made_of_what_is_seen(photo: torch.Tensor) -> None:
     network = load_judge()
     with torch.inference_mode():
         means = network.answer(network.see(photo)).chunk(2, 1)[0]
-        assert torch.equal(network(photo).score, 1 + 4 * means[:, 0].sigmoid())
+    assert torch.equal(network(photo).degrees, means[:, 1:].sigmoid())
 
 
 def test_the_bench_takes_both_of_the_judge(shared_photos: torch.Tensor, tmp_path: Path) -> None:
